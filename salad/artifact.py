@@ -1,0 +1,145 @@
+"""A published folder: data files, and `_manifest.json` written last. Without a valid one it does not exist.
+
+Work happens in a hidden sibling, `.NAME.partial`; publishing syncs it and renames it in one step. A partial
+folder of the same key is handed to the next attempt, so a stage can keep the shards it had finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from salad.errors import SaladError
+
+MANIFEST = "_manifest.json"
+PARTIAL_KEY = "_partial_key"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artefact is: its key names everything that its bytes depend on."""
+
+    stage: str
+    key: str
+    config: dict[str, Any]  # the part of the configuration that matters
+    inputs: dict[str, str]  # artefact name -> its key
+    code_version: str
+    seed: int
+    seconds: float  # wall time of the build that published it
+    meta: dict[str, Any] = field(default_factory=dict)  # counts and other small results
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path -> bytes, checksum, rows
+
+
+def make_key(**parts: Any) -> str:
+    """16 hex digits of SHA-256 over canonical JSON of everything the bytes depend on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def checksum(path: Path) -> str:
+    """XXH3-128 of a file: against corruption, not against an adversary."""
+    import xxhash
+
+    h = xxhash.xxh3_128()
+    with path.open("rb") as f:
+        while block := f.read(1 << 20):
+            h.update(block)
+    return "xxh3:" + h.hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest, or None where it is missing, unreadable, or of another format."""
+    try:
+        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def damage(folder: Path, manifest: Manifest) -> str | None:
+    """The first file that is missing or altered, or None. Reads every byte."""
+    for name, facts in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != facts["bytes"] or checksum(path) != facts["checksum"]:
+            return f"{path} is not what was published (size or checksum differs)"
+    return None
+
+
+def sync_json(path: Path, value: Any) -> None:
+    """Write JSON durably: a reader sees the whole file or none."""
+    tmp = path.with_name(path.name + ".tmp")
+    with tmp.open("w", encoding="utf-8") as f:
+        json.dump(value, f, indent=1, sort_keys=True)
+        f.flush()
+        os.fsync(f.fileno())
+    tmp.replace(path)
+
+
+def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, Any]]) -> Manifest:
+    """Run `build(partial_folder) -> meta`, then publish what it wrote as `folder`. Atomic.
+
+    A partial folder left by a killed build of the same key is passed on as it is; one of another key is
+    removed first. Names starting with "." or "_" are scratch and do not get published.
+    """
+    import time
+
+    started = time.perf_counter()
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        key_file = partial / PARTIAL_KEY
+        if partial.exists() and (not key_file.exists() or key_file.read_text() != manifest.key):
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        key_file.write_text(manifest.key)
+        meta = build(partial)
+        for scratch in partial.iterdir():
+            if scratch.name.startswith((".", "_")):
+                shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
+        files = {}
+        for path in sorted(p for p in partial.rglob("*") if p.is_file()):
+            with path.open("rb") as f:
+                os.fsync(f.fileno())
+            files[path.relative_to(partial).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "checksum": checksum(path),
+                **({"rows": _rows(path)} if path.suffix == ".parquet" else {}),
+            }
+        # What an earlier attempt of the same build had spent is not known; this is the last attempt's time.
+        seconds = round(time.perf_counter() - started, 3)
+        manifest = Manifest(**{**asdict(manifest), "meta": meta, "files": files, "seconds": seconds})
+        sync_json(partial / MANIFEST, asdict(manifest))
+        _replace_folder(partial, folder)
+    except OSError as e:
+        if e.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise SaladError(
+                f"the disk is full while writing {folder}",
+                "free some space and run the same command again; everything published before is intact",
+            ) from e
+        raise
+    return manifest
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    fd = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _rows(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)

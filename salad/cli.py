@@ -1,0 +1,214 @@
+"""The command line. Heavy imports happen inside the commands: `salad --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from salad.errors import SaladError
+
+app = typer.Typer(
+    name="salad",
+    help="Teach a text LLM to listen with little speech: measure where it disagrees with its text self, "
+    "speak only that, distil, repeat (arXiv 2510.13632).\n\nStart with: salad run configs/demo.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+DEBUG = False
+
+ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. configs/demo.yaml.")]
+Name = Annotated[str | None, typer.Option("--name", help="Run name, in place of the configuration's.")]
+RunDir = Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/demo.")]
+SelectorName = Annotated[str | None, typer.Option("--selector", help="Strategy: a name from `salad strategies`, or file.py:Class.")]
+BudgetSeconds = Annotated[float | None, typer.Option("--budget", help="Seconds of synthetic speech a round.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")] = False) -> None:
+    global DEBUG
+    DEBUG = debug
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    name: Name = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="How many selection rounds in all.")] = None,
+    selector: SelectorName = None,
+    budget: BudgetSeconds = None,
+) -> None:
+    """Stage I, then every round; what is already done is not repeated.
+
+    Stop it with Ctrl+C or kill it at any moment: the same command goes on where it was.
+    """
+    from salad import console
+
+    overrides = {"name": name, "rounds": rounds, "select.selector": selector, "select.budget": budget}
+    run_ = _open(config, overrides)
+    with run_.store.lock():
+        run_.store.bind(run_.config)
+        console.walk(run_, run_.stages)
+    console.print_summary(run_)
+    console.console.print(f"\nReport: {run_.store.path('report') / 'index.html'}", soft_wrap=True)
+
+
+@app.command("round")
+def one_round(
+    config: ConfigPath,
+    number: Annotated[int, typer.Argument(help="Which round, from 0; what it needs is run first.", min=0)],
+    name: Name = None,
+    selector: SelectorName = None,
+    budget: BudgetSeconds = None,
+) -> None:
+    """One round, and whatever before it is missing."""
+    from salad import console
+
+    run_ = _open(config, {"name": name, "select.selector": selector, "select.budget": budget}, at_least=number + 1)
+    with run_.store.lock():
+        run_.store.bind(run_.config)
+        console.walk(run_, run_.round_stages(number))
+    console.print_summary(run_)
+
+
+@app.command()
+def report(folder: RunDir) -> None:
+    """Write a run's report anew from what is published, and print its tables."""
+    from salad import console
+    from salad.pipeline.report import write_report
+
+    run_ = _existing(folder)
+    with run_.store.lock():
+        page = write_report(run_)
+    console.print_summary(run_)
+    console.console.print(f"\nReport: {page}", soft_wrap=True)
+
+
+@app.command()
+def status(folder: RunDir) -> None:
+    """Which stages of a run are done, and what is missing."""
+    from salad.console import console, describe
+
+    run_ = _existing(folder)
+    missing = 0
+    for stage in run_.stages:
+        try:
+            manifest = run_.done(stage)
+        except SaladError:  # an input is missing
+            manifest = None
+        missing += manifest is None
+        done = f"[green]done[/] {manifest.seconds:7.1f} s" if manifest else "[yellow]missing[/]       "
+        console.print(f"{done}  {stage.name:<24} [dim]{describe(manifest.meta) if manifest else ''}[/]", soft_wrap=True)
+    console.print(f"\n{missing} of {len(run_.stages)} stages are missing" if missing else "\nEverything is done")
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A shard, a selection, or a folder of them.")],
+    limit: Annotated[int, typer.Option(help="How many rows to show.", min=1)] = 10,
+) -> None:
+    """Look at selected samples: any Parquet file of a run, or a speech folder."""
+    from salad.inspect import show
+
+    show(path, limit)
+
+
+@app.command()
+def strategies() -> None:
+    """Every selection strategy that can be named, and where it comes from."""
+    from salad.console import console
+    from salad.plugins import find, registered
+    from salad.selectors.base import SELECTORS
+
+    for name, target in sorted(registered("selector", SELECTORS).items()):
+        line = (sys.modules[cls.__module__].__doc__ or "").splitlines()[0] if (cls := find("selector", name, SELECTORS)) else ""
+        console.print(f"[bold]{name:<20}[/] {line}\n{'':<20} [dim]{target}[/]", soft_wrap=True)
+
+
+@app.command()
+def doctor(config: ConfigPath) -> None:
+    """Check that a configuration can run here; say what is missing and how to get it."""
+    from salad.doctor import examine
+
+    raise typer.Exit(0 if examine(_load(config, {})) else 1)
+
+
+@app.command()
+def serve(
+    limit: Annotated[int, typer.Option(help="Flow runs at a time.", min=1)] = 1,
+) -> None:
+    """Serve the Prefect deployment `salad-round`: then `prefect deployment run salad-round`."""
+    from salad.flows.serve import serve_deployments
+
+    serve_deployments(limit)
+
+
+def _load(config: Path, overrides: dict[str, Any]) -> Any:
+    from salad.config import load_config
+
+    return load_config(config, overrides)
+
+
+def _open(config: Path, overrides: dict[str, Any], at_least: int = 1) -> Any:
+    loaded = _load(config, overrides)
+    if loaded.rounds < at_least:
+        loaded = _load(config, {**overrides, "rounds": at_least})
+    quiet_libraries()
+    from salad.pipeline.stages import Run
+
+    return Run(loaded)
+
+
+def _existing(folder: Path) -> Any:
+    from salad.pipeline.store import Store
+
+    quiet_libraries()
+    config = Store(folder).config()
+    from salad.pipeline.stages import Run
+
+    return Run(config.model_copy(update={"runs_dir": str(folder.resolve().parent), "name": folder.resolve().name}))
+
+
+def quiet_libraries() -> None:
+    """Progress bars and advice of libraries are not ours to show."""
+    import os
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|transformers|accelerate")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Entry point: one line for an error that the user can act on, 130 for Ctrl+C."""
+    from salad.console import errors
+
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except SaladError as e:
+        if DEBUG:
+            raise
+        errors.print(f"[red]error:[/] ", end="")
+        errors.print(str(e), markup=False, soft_wrap=True)
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        errors.print("\nstopped; the same command goes on where it was")
+        sys.exit(130)
+    except Exception as e:
+        if DEBUG:
+            raise
+        errors.print(f"[red]error:[/] ", end="")
+        usage = getattr(e, "format_message", None)
+        text = usage() if usage else f"unexpected {type(e).__name__}: {e} (run again with --debug for the traceback)"
+        errors.print(" ".join(str(text).split()), markup=False, soft_wrap=True)
+        sys.exit(getattr(e, "exit_code", 1))

@@ -1,0 +1,237 @@
+"""The whole configuration on one page: YAML in, unknown keys refused, every default shown here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from salad.errors import ConfigError, nearest
+
+
+def _increasing(pair: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= pair[0] <= pair[1]:
+        raise ValueError(f"wants 1 <= low <= high, got {list(pair)}")
+    return pair
+
+
+WordRange = Annotated[tuple[int, int], AfterValidator(_increasing)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Part):
+    """Texts: a hub dataset, a Parquet / JSON-lines / text file or glob, or `packaged:NAME`."""
+
+    dataset: str
+    subset: str | None = None
+    split: str = "train"
+    text_column: str = "text"
+    domain: str | None = None  # a constant for the whole source …
+    domain_column: str | None = None  # … or a column of it; the report uses it, the method never does
+    limit: int | None = Field(None, ge=1)  # passages kept from this source
+
+
+class Models(Part):
+    """Hub names or local folders; `salad/assets.py` finds them in cache, packages or on the hub."""
+
+    lm: str
+    encoder: str
+    embedder: str
+    asr: str | None = None  # judges the audio; None: no CER
+
+
+class Pool(Part):
+    sources: list[Source] = Field(min_length=1)
+    min_words: int = Field(12, ge=2)
+    max_words: int = Field(48, ge=4)
+    near_duplicate: float | None = Field(0.8, gt=0, lt=1)  # Jaccard of word trigrams; None: off
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Pool:
+        if self.max_words < 2 * self.min_words:
+            raise ValueError(f"max_words ({self.max_words}) must be at least twice min_words ({self.min_words})")
+        return self
+
+
+class Natural(Part):
+    """Stage I speech: shards in our own format, or pool texts of some domains spoken in their stead."""
+
+    shards: str | None = None
+    domains: list[str] = []
+    seconds: float = Field(3600, gt=0)
+    asr_share: float = Field(0.1, ge=0, le=1)  # share of these samples whose audio the ASR checks
+
+
+class Cluster(Part):
+    k: int = Field(128, ge=1)
+    iterations: int = Field(20, ge=1)
+    max_over_mean: float = Field(1.1, gt=1)  # largest cluster over mean size
+
+
+class Probe(Part):
+    per_cluster: int = Field(8, ge=2)
+    heldout: int = Field(160, ge=2)  # never selected, never trained on, never used to choose
+
+
+class Select(Part):
+    selector: str = "importance-diverse"  # a name from `salad strategies`, or file.py:Class
+    budget: float = Field(gt=0, allow_inf_nan=False)  # seconds of synthetic speech a round
+    gamma: float = Field(5.0, ge=0)  # P_target ∝ P_web · D^γ; 0 is uniform
+
+
+class Speech(Part):
+    engine: str = "hibari"
+    voice: str = "heart"
+    max_cer: float = Field(0.3, gt=0)
+    min_words_per_second: float = Field(1.0, gt=0)
+    max_words_per_second: float = Field(6.0, gt=0)
+    shard_rows: int = Field(128, ge=1)
+
+
+class Interleave(Part):
+    """Paper section 3: text spans of 10-30 words and speech spans of 5-15 words, alternating."""
+
+    speech_words: WordRange = (5, 15)
+    text_words: WordRange = (10, 30)
+    start: Literal["speech", "text", "random"] = "random"
+    max_positions: int = Field(2048, ge=16)
+
+
+class Adapter(Part):
+    """A causal decoder stack over stacked encoder frames (paper: 12 layers, 960 wide)."""
+
+    layers: int = Field(2, ge=1)
+    width: int = Field(576, ge=8)
+    mlp: int = Field(1536, ge=8)
+    heads: int = Field(9, ge=1)
+    kv_heads: int = Field(3, ge=1)
+    frame_rate: float = Field(12.5, gt=0)  # positions a second that the LM sees
+
+    @model_validator(mode="after")
+    def _divides(self) -> Adapter:
+        if self.width % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError("width must be a multiple of 2 x heads, and heads a multiple of kv_heads")
+        return self
+
+
+class Student(Part):
+    adapter: Adapter = Adapter()
+    lm: Literal["frozen", "full"] = "full"
+
+
+class Mix(Part):
+    """Shares of each kind of sample from Stage II on; Stage I has no synthetic part yet."""
+
+    natural: float = Field(1.0, ge=0)
+    synthetic: float = Field(1.0, ge=0)
+    text: float = Field(1.0, ge=0)  # dropped, with a notice, when the LM is frozen: its loss is then 0
+
+
+class Train(Part):
+    """Steps are optimiser steps. Every stage is stable steps, saved, then a linear decay to zero."""
+
+    batch_size: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    stage_one_steps: int = Field(ge=1)
+    round_steps: int = Field(ge=1)
+    decay_steps: int = Field(ge=1)  # at the end of each stage, after its stable steps
+    warmup_steps: int = Field(10, ge=0)
+    adapter_lr: float = Field(1e-3, gt=0)
+    lm_lr: float = Field(5e-5, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    alpha: float = Field(1.0, ge=0, le=1)  # L = α·KL + (1-α)·NLL
+    mix: Mix = Mix()
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 where the processor has it
+    save_steps: int = Field(50, ge=1)  # how much of a killed training run is lost at most
+
+
+class Config(Part):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # the run's folder
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(1, ge=1)
+    control: bool = True  # also train Stage I alone for as many steps, as the yardstick
+    runs_dir: str = "runs"
+    models: Models
+    pool: Pool
+    natural: Natural
+    cluster: Cluster = Cluster()
+    probe: Probe = Probe()
+    select: Select
+    speech: Speech = Speech()
+    interleave: Interleave = Interleave()
+    student: Student = Student()
+    train: Train
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.runs_dir) / self.name
+
+    @model_validator(mode="after")
+    def _natural_speech_given(self) -> Config:
+        if not self.natural.shards and not self.natural.domains:
+            raise ValueError("natural: give `shards` (speech you have) or `domains` (pool texts spoken instead)")
+        return self
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
+    """Read a YAML file; `overrides` maps dotted keys to values (None: leave as it is).
+
+    Raises ConfigError with file, key, what is wrong and, for a misspelt key, the nearest known one.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"config {path}: {e.strerror}", "give the path of a YAML file such as configs/demo.yaml") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"config {path} is not valid YAML: {e}", "mend the line it names") from e
+    if not isinstance(data, dict):
+        raise ConfigError(f"config {path} is not a mapping of keys", "start from configs/demo.yaml")
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            *parents, last = key.split(".")
+            at = data
+            for p in parents:
+                at = at.setdefault(p, {})
+            at[last] = value
+    try:
+        return Config.model_validate(data)
+    except ValidationError as e:
+        raise ConfigError(f"config {path}: {_explain(e)}", "mend the file and run again") from e
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        at = ".".join(map(str, item["loc"])) or "top level"
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1])
+            lines.append(f"unknown key '{at}'{nearest(str(item['loc'][-1]), known)} (known here: {', '.join(known)})")
+        elif item["type"] == "missing":
+            lines.append(f"'{at}' is missing")
+        else:
+            given = item["input"]
+            shown = f" (got {given!r})" if isinstance(given, (str, int, float)) and not _is_nan(given) else ""
+            lines.append(f"'{at}': {item['msg'].removeprefix('Value error, ')}{shown}")
+    return "; ".join(lines)
+
+
+def _is_nan(x: object) -> bool:
+    return isinstance(x, float) and math.isnan(x)
+
+
+def _known_keys(loc: tuple[str | int, ...]) -> list[str]:
+    model: Any = Config
+    for part in loc:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            args = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)]
+            model = next((a for a in args if issubclass(a, BaseModel)), annotation)
+    return list(model.model_fields)

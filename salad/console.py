@@ -1,0 +1,97 @@
+"""What a run looks like in a terminal: one line a stage with time left, and the table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from salad.pipeline.stages import Run, Stage
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def stage_progress(stage: Stage) -> Iterator[Callable[[float], None]]:
+    """A live bar on a terminal, a line every 15 s elsewhere; gives the callback that stages report to."""
+    if not console.is_terminal:
+        yield _plain_progress(stage)
+        return
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(stage.name, total=stage.total, count="")
+        yield lambda done: bar.update(task, completed=done, count=_count(done, stage))
+
+
+def _plain_progress(stage: Stage) -> Callable[[float], None]:
+    started = last = time.monotonic()
+
+    def report(done: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 15:
+            last = now
+            left = f", {(now - started) * (stage.total - done) / done:.0f} s left" if stage.total and done else ""
+            console.print(f"    {stage.name}: {_count(done, stage)}{left}")
+
+    return report
+
+
+def _count(done: float, stage: Stage) -> str:
+    of = f"/{stage.total:,.0f}" if stage.total else ""
+    return f"{done:,.0f}{of} {stage.unit}"
+
+
+def walk(run: Run, stages: list[Stage]) -> None:
+    """Run what is missing of `stages`, in order, showing each."""
+    width = max(len(s.name) for s in stages)
+    for i, stage in enumerate(stages, 1):
+        with stage_progress(stage) as progress:
+            manifest, built = run.execute(stage, progress)
+        how = f"{manifest.seconds:7.1f} s" if built else "   done  "
+        facts = escape(describe(manifest.meta))
+        console.print(f"[dim]{i:3d}/{len(stages)}[/] {stage.name:<{width}} [green]{how}[/]  [dim]{facts}[/]", soft_wrap=True)
+
+
+def describe(meta: dict[str, Any]) -> str:
+    """The plain values of a stage's meta on one line."""
+    parts = []
+    for key, value in meta.items():
+        if isinstance(value, float):
+            parts.append(f"{key} {value:.3g}" if abs(value) < 100 else f"{key} {value:,.0f}")
+        elif isinstance(value, (int, str)) and not isinstance(value, bool):
+            parts.append(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}")
+        elif isinstance(value, dict) and key in ("refused", "rejected", "domains"):
+            parts.append(f"{key} {sum(value.values()):,}" if key != "domains" else f"{len(value)} domains")
+    return " · ".join(parts)
+
+
+def print_summary(run: Run) -> None:
+    """The tables at the end of a run."""
+    from salad.pipeline import summary
+
+    console.print()
+    _print_table("Speech chosen and spoken", summary.SPEECH_COLUMNS, summary.speech_rows(run))
+    _print_table("Held-out texts: never chosen from, never trained on (nats)", summary.HELDOUT_COLUMNS, summary.heldout_rows(run))
+    _print_table("D by domain, which the method never sees (nats)", *summary.domain_rows(run))
+    _print_table("Wall time (s)", *summary.time_rows(run))
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*("–" if x is None else f"{x:.3f}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else escape(str(x)) for x in row))
+    console.print(table)

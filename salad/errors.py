@@ -1,0 +1,25 @@
+"""The one exception that users see: what is wrong, where, and what to do, on one line."""
+
+
+class SaladError(Exception):
+    """An error the user can act on. The CLI prints it as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        what = " ".join(what.split())
+        super().__init__(f"{what}: {advice}" if advice else what)
+
+
+class ConfigError(SaladError):
+    """The configuration is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`"; did you mean 'x'?"` for a misspelt name, or nothing when no known name is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

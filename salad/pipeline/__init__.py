@@ -1,0 +1,1 @@
+"""The data path: one module a stage, plain functions, no Prefect."""

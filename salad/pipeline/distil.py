@@ -1,0 +1,152 @@
+"""Training and measuring as stages: prepared speech in, checkpoints and D, M, F on held-out texts out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from salad.config import Config
+from salad.pipeline import shards
+from salad.pipeline.models import Models
+from salad.seeds import derive
+from salad.trainer.data import Utterance, load_examples, prepare
+from salad.trainer.evaluate import Divergences, measure
+from salad.trainer.schedule import make_schedule
+from salad.trainer.student import Student, StudentConfig, load_student, new_student
+from salad.trainer.train import Recipe, distil
+
+
+def build_prepared(out: Path, config: Config, models: Models, speech: Path, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Features and teacher targets of a speech folder, for training and scoring alike."""
+    return prepare(
+        shards.read_utterances(speech), out, models.encoder, models.teacher, models.tokenizer,
+        config.interleave.max_positions, models_stack(config, models), progress,
+    )  # fmt: skip
+
+
+def build_prepared_text(
+    out: Path, config: Config, models: Models, rows: Iterable[dict[str, Any]], progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """The same for texts that are only read."""
+    utterances = (Utterance(r["id"], r["text"], [], [], 0) for r in rows)
+    return prepare(
+        utterances, out, models.encoder, models.teacher, models.tokenizer,
+        config.interleave.max_positions, models_stack(config, models), progress,
+    )  # fmt: skip
+
+
+def models_stack(config: Config, models: Models) -> int:
+    return student_config(config, models).stack
+
+
+def student_config(config: Config, models: Models) -> StudentConfig:
+    adapter = config.student.adapter
+    return StudentConfig(
+        lm=config.models.lm,
+        lm_training=config.student.lm,
+        encoder=config.models.encoder,
+        encoder_width=models.encoder.width,
+        encoder_frame_rate=models.encoder.frame_rate,
+        **adapter.model_dump(),
+    )
+
+
+def untrained(config: Config, models: Models) -> Student:
+    """The student before Stage I: the teacher with ears that have never heard."""
+    return new_student(student_config(config, models), models.teacher, derive(config.seed, "student") % 2**31)
+
+
+def build_checkpoint(
+    out: Path,
+    config: Config,
+    models: Models,
+    start: Path | None,
+    sources: dict[str, list[Path]],
+    stable_steps: int,
+    scope: str,
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    """Train from `start` (None: a new student) on prepared folders by kind; write stable/, final/, log.jsonl."""
+    student = load_student(start, models.teacher) if start else untrained(config, models)
+    train = config.train
+    weights = train.mix.model_dump()
+    if student.lm_is_frozen:
+        weights["text"] = 0.0  # a frozen LM reads as its teacher does: no loss, no gradient
+    steps = stable_steps + train.decay_steps
+    seed = derive(config.seed, "train", scope)
+    examples = {kind: [e for folder in folders for e in load_examples(folder)] for kind, folders in sources.items()}
+    schedule = make_schedule(examples, weights, steps * train.accumulate, train.batch_size, student.config.stack, seed)
+    recipe = Recipe(
+        steps=steps,
+        decay_steps=train.decay_steps,
+        warmup_steps=train.warmup_steps,
+        batch_size=train.batch_size,
+        accumulate=train.accumulate,
+        adapter_lr=train.adapter_lr,
+        lm_lr=train.lm_lr,
+        weight_decay=train.weight_decay,
+        alpha=train.alpha,
+        bf16=models.dtype == torch.bfloat16,
+        save_steps=train.save_steps,
+        seed=seed,
+    )
+    head = models.teacher.get_output_embeddings().weight
+    log = distil(student, head, schedule, recipe, out, progress)
+    return {
+        "steps": steps,
+        "kl_first": log[0]["kl"],
+        "kl_last": log[-1]["kl"],
+        "examples": {kind: len(rows) for kind, rows in examples.items()},
+    }
+
+
+def build_metrics(
+    out: Path,
+    config: Config,
+    models: Models,
+    checkpoint: Path | None,
+    heldout: Path,
+    prepared: Path,
+    hearing: str,
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    """Held-out D, M, F of a checkpoint (None: the untrained student): `heldout.parquet`, `metrics.json`."""
+    student = load_student(checkpoint, models.teacher) if checkpoint else untrained(config, models)
+    examples = load_examples(prepared)
+    found = measure(student, models.teacher, examples, hearing=hearing, progress=progress)
+    facts = shards.read_columns(heldout, ["id", "domain"])
+    assert facts["id"].to_pylist() == [e.id for e in examples]
+    table = pa.table(
+        {
+            "id": facts["id"],
+            "domain": facts["domain"],
+            "divergence": found.divergence,
+            "misalignment": found.misalignment,
+            "forgetting": found.forgetting,
+            "n_positions": found.n_positions,
+        }
+    )
+    pq.write_table(table, out / "heldout.parquet")
+    domains = np.array([d or "unknown" for d in facts["domain"].to_pylist()])
+    summary = {"all": _summary(found, np.ones(len(domains), bool))}
+    summary |= {str(d): _summary(found, domains == d) for d in np.unique(domains)}
+    (out / "metrics.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    return summary["all"]
+
+
+def _summary(found: Divergences, rows: np.ndarray) -> dict[str, float | None]:
+    n = int(rows.sum())
+    return {
+        "texts": n,
+        "D": float(found.divergence[rows].mean()),
+        "D_se": float(found.divergence[rows].std(ddof=1)) / n**0.5 if n > 1 else None,
+        "M": float(found.misalignment[rows].mean()),
+        "F": float(found.forgetting[rows].mean()),
+    }

@@ -1,0 +1,48 @@
+"""The models of a run, each loaded when first asked for and once a process."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from salad import assets
+from salad.config import Config
+from salad.devices import pick_dtype
+from salad.tts.base import Engine, make_engine
+
+
+class Models:
+    """Teacher, tokenizer, encoder, engine and ASR of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.dtype = pick_dtype(config.train.dtype)
+
+    @cached_property
+    def teacher(self) -> Any:
+        from salad.trainer.student import load_lm
+
+        return load_lm(self.config.models.lm, self.dtype)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return assets.load_pretrained(AutoTokenizer, self.config.models.lm)
+
+    @cached_property
+    def encoder(self) -> Any:
+        from salad.trainer.encoders import make_encoder
+
+        return make_encoder(self.config.models.encoder, self.dtype)
+
+    @cached_property
+    def asr(self) -> Any:
+        """A `ShortWhisper`, or None when the configuration names no ASR."""
+        from salad.whisper import ShortWhisper
+
+        return ShortWhisper(self.config.models.asr, self.dtype) if self.config.models.asr else None
+
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine(self.config.speech.engine, self.config.speech.voice)

@@ -1,0 +1,200 @@
+"""The text pool: stream any `datasets` source, clean, split, refuse with a reason, drop duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from salad import assets
+from salad.config import Config, Source
+from salad.errors import SaladError
+from salad.pipeline.clean import clean, passages, refusal
+from salad.pipeline.schema import POOL
+from salad.trainer.interleave import plan_spans
+from salad.tts.base import SpeakingRate, make_engine, measure_rate
+
+PART_ROWS = 50_000
+_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
+
+
+def build_pool(out: Path, config: Config, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write `part-*.parquet` (schema POOL); returns counts, refusals by reason, and the voice's rate."""
+    engine = make_engine(config.speech.engine, config.speech.voice)
+    rate = measure_rate(engine, config.speech.voice)
+    refused: Counter[str] = Counter()
+    writer = _Parts(out)
+    seen: set[bytes] = set()
+    similar = _NearDuplicates(config.pool.near_duplicate)
+    for source in config.pool.sources:
+        kept = 0
+        for row in _passages_of(source, config, refused):
+            digest = hashlib.blake2b(row["text"].encode(), digest_size=16).digest()
+            if digest in seen:
+                refused["duplicate"] += 1
+                continue
+            seen.add(digest)
+            if similar.known(row["text"], digest):
+                refused["near duplicate"] += 1
+                continue
+            row["id"] = digest.hex()
+            row["est_seconds"] = estimate_seconds(row["text"], row["id"], config, rate)
+            writer.add(row)
+            progress(writer.rows)
+            kept += 1
+            if source.limit and kept >= source.limit:
+                break
+    writer.close()
+    if writer.rows == 0:
+        raise SaladError(
+            f"the pool is empty: every passage was refused ({_counts(refused) or 'the sources hold no text'})",
+            "check pool.sources and pool.min_words",
+        )
+    return {"passages": writer.rows, "refused": dict(refused.most_common()), "rate": asdict(rate), "domains": writer.domains}
+
+
+def estimate_seconds(text: str, text_id: str, config: Config, rate: SpeakingRate) -> float:
+    """Seconds of speech that this text costs: its planned spoken spans at the voice's measured rate."""
+    return sum(rate.seconds(end - start) for start, end in spoken_ranges(text, text_id, config))
+
+
+def spoken_ranges(text: str, text_id: str, config: Config) -> list[tuple[int, int]]:
+    """Character ranges of the spans of a text that are spoken."""
+    plan = config.interleave
+    spans = plan_spans(text, text_id, config.seed, plan.speech_words, plan.text_words, plan.start)
+    return [(s.char_start, s.char_end) for s in spans if s.modality == "speech"]
+
+
+def read_pool(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """The pool's rows in their order (the index that embeddings and clusters go by)."""
+    return pa.concat_tables([pq.read_table(p, columns=columns) for p in sorted(folder.glob("part-*.parquet"))])
+
+
+def _passages_of(source: Source, config: Config, refused: Counter[str]) -> Iterator[dict[str, Any]]:
+    low, high = config.pool.min_words, config.pool.max_words
+    packaged = source.dataset.removeprefix("packaged:") if source.dataset.startswith("packaged:") else None
+    for row in open_source(source):
+        text = row[source.text_column]
+        if not isinstance(text, str):
+            refused["null" if text is None else "not text"] += 1
+            continue
+        domain = row[source.domain_column] if source.domain_column else source.domain or packaged
+        for passage in passages(clean(text), low, high):
+            reason = refusal(passage, low, high)
+            if reason:
+                refused[reason] += 1
+                continue
+            n = len(passage.split())
+            yield {"text": passage, "source": source.dataset, "domain": None if domain is None else str(domain), "n_words": n}
+
+
+def open_source(source: Source) -> Iterable[dict[str, Any]]:
+    """Stream a source's rows. SaladError for a missing file, an unknown name, or an absent column."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    name = source.dataset
+    options: dict[str, Any] = {"streaming": True, "split": source.split}
+    if name.startswith("packaged:"):
+        name = str(assets.text_file(name.removeprefix("packaged:")))
+    suffix = Path(name).suffix.lower()
+    try:
+        if suffix in _BUILDERS:
+            if "://" not in name and not list(Path().glob(name) if not Path(name).is_absolute() else _glob_absolute(name)):
+                raise FileNotFoundError(f"no file matches {name}")
+            stream = datasets.load_dataset(_BUILDERS[suffix], data_files={source.split: name}, **options)
+        else:
+            stream = datasets.load_dataset(name, source.subset, **options)
+        columns = stream.column_names or list(next(iter(stream), {}))
+    except SaladError:
+        raise
+    except Exception as e:
+        raise SaladError(
+            f"pool source '{source.dataset}' cannot be opened ({type(e).__name__}: {str(e)[:200]})",
+            "name a hub dataset, a .parquet/.jsonl/.txt/.csv file or glob, or packaged:NAME",
+        ) from e
+    for column in filter(None, (source.text_column, source.domain_column)):
+        if columns and column not in columns:
+            raise SaladError(f"pool source '{source.dataset}' has no column '{column}'", f"its columns: {', '.join(columns)}")
+    return _guarded(stream, source)
+
+
+def _guarded(stream: Iterable[dict[str, Any]], source: Source) -> Iterator[dict[str, Any]]:
+    """Rows of a stream; what breaks in its middle names the source."""
+    rows = iter(stream)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as e:
+            raise SaladError(
+                f"pool source '{source.dataset}' cannot be read to its end ({type(e).__name__}: {str(e)[:200]})",
+                "mend or replace the file",
+            ) from e
+        yield row
+
+
+def _glob_absolute(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    return list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+
+
+class _NearDuplicates:
+    """MinHash LSH over word trigrams: `known` says whether a text is like an earlier one, and remembers it."""
+
+    PERMUTATIONS = 64
+
+    def __init__(self, threshold: float | None) -> None:
+        self._index: Any = None
+        if threshold:
+            from datasketch import MinHashLSH
+
+            self._index = MinHashLSH(threshold=threshold, num_perm=self.PERMUTATIONS)
+
+    def known(self, text: str, key: bytes) -> bool:
+        if self._index is None:
+            return False
+        from datasketch import MinHash
+
+        words = re.findall(r"\w+", text.casefold())
+        shingles = [" ".join(words[i : i + 3]).encode() for i in range(max(1, len(words) - 2))]
+        sketch = MinHash(num_perm=self.PERMUTATIONS, seed=1)
+        sketch.update_batch(shingles)
+        if self._index.query(sketch):
+            return True
+        self._index.insert(key, sketch, check_duplication=False)
+        return False
+
+
+class _Parts:
+    """Rows to Parquet files of `PART_ROWS` rows, one in memory at a time."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.rows, self._buffer, self._part = out, 0, [], 0
+        self.domains: dict[str, int] = {}
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._buffer.append(row)
+        self.rows += 1
+        name = row["domain"] or "unknown"
+        self.domains[name] = self.domains.get(name, 0) + 1
+        if len(self._buffer) == PART_ROWS:
+            self.close()
+
+    def close(self) -> None:
+        if self._buffer:
+            table = pa.Table.from_pylist(self._buffer, POOL)
+            pq.write_table(table, self.out / f"part-{self._part:05d}.parquet", compression="zstd")
+            self._buffer, self._part = [], self._part + 1
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in counter.most_common(5))

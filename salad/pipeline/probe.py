@@ -1,0 +1,98 @@
+"""Texts set aside before anything is chosen: probes of each cluster, held-out texts, and Stage I's speech.
+
+Probes tell where the student disagrees; held-out texts tell whether the rounds helped and are never used to
+choose. Neither is ever trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salad.config import Config
+from salad.errors import SaladError
+from salad.pipeline.cluster import load_assignment
+from salad.pipeline.pool import read_pool
+from salad.pipeline.select import taken_ids
+from salad.pipeline.synthesize import Order
+from salad.seeds import generator
+
+SPARE = 4  # texts that stand by for a cluster's probes that make no sound
+
+
+def probe_order(config: Config, pool: Path, clusters: Path) -> Order:
+    """`probe.per_cluster` uniform draws of each cluster, in cluster order; fewer where it is smaller."""
+    assignment = load_assignment(clusters)
+    rows: list[int] = []
+    reserve: dict[int, list[int]] = {}
+    for c in range(config.cluster.k):
+        members = generator(config.seed, "probe", c).permutation(np.flatnonzero(assignment == c))
+        n = min(config.probe.per_cluster, max(len(members) - 1, 0))  # leave something to select
+        rows += members[:n].tolist()
+        reserve[c] = members[n : n + SPARE].tolist()
+    wanted = [*rows, *(i for spare in reserve.values() for i in spare)]
+    described = dict(zip(wanted, _describe(wanted, pool, assignment, "probe", "uniform draw of its cluster"), strict=True))
+    return Order([described[i] for i in rows], {c: [described[i] for i in spare] for c, spare in reserve.items()})
+
+
+def heldout_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Path]) -> Order:
+    """`probe.heldout` uniform draws of the pool: a cluster counts as much as the pool has of it (P_web)."""
+    free = _free(config, pool, taken, "heldout")
+    if len(free) <= config.probe.heldout:
+        raise SaladError(
+            f"probe.heldout is {config.probe.heldout} but {len(free)} passages are left beside the probes",
+            "lower probe.heldout or probe.per_cluster, or enlarge the pool",
+        )
+    chosen = free[: config.probe.heldout].tolist()
+    return Order(_describe(chosen, pool, load_assignment(clusters), "heldout", "uniform draw of the pool"))
+
+
+def natural_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Path]) -> Order:
+    """Random texts of `natural.domains` until `natural.seconds`: they stand in for natural speech."""
+    domains = read_pool(pool, ["domain"])["domain"].to_pylist()
+    known = sorted({d for d in domains if d})
+    if missing := [d for d in config.natural.domains if d not in known]:
+        raise SaladError(f"natural.domains: the pool has no domain '{missing[0]}'", f"it has: {', '.join(known) or 'none'}")
+    inside = np.array([d in config.natural.domains for d in domains])
+    free = _free(config, pool, taken, "natural")
+    chosen = free[inside[free]].tolist()
+    rows = _describe(chosen, pool, load_assignment(clusters), "natural", "stands in for natural speech")
+    supply = sum(r["est_seconds"] for r in rows)
+    if supply < config.natural.seconds:
+        raise SaladError(
+            f"natural.seconds is {config.natural.seconds:.0f} but the texts of {', '.join(config.natural.domains)} make {supply:.0f} s",
+            "lower natural.seconds or add domains",
+        )
+    return Order(rows, budget=config.natural.seconds)
+
+
+def text_only_rows(config: Config, pool: Path, clusters: Path, taken: Iterable[Path], n: int) -> list[dict[str, Any]]:
+    """`n` random free texts, to be read and never heard: they hold forgetting down."""
+    free = _free(config, pool, taken, "text-only")[:n].tolist()
+    return _describe(free, pool, load_assignment(clusters), "text-only", "read only")
+
+
+def _free(config: Config, pool: Path, taken: Iterable[Path], purpose: str) -> np.ndarray:
+    """Rows of the pool that nobody has, in random order."""
+    used = taken_ids(taken)
+    ids = read_pool(pool, ["id"])["id"].to_pylist()
+    free = np.array([i for i, text_id in enumerate(ids) if text_id not in used], dtype=np.int64)
+    return generator(config.seed, purpose).permutation(free)
+
+
+def _describe(rows: list[int], pool: Path, assignment: np.ndarray, selector: str, reason: str) -> list[dict[str, Any]]:
+    """Rows of the selection's schema for texts that no strategy chose."""
+    texts = read_pool(pool).take(rows).to_pylist()
+    return [
+        {
+            **{c: text[c] for c in ("id", "text", "source", "domain", "est_seconds")},
+            "cluster": int(assignment[i]),
+            "rank": rank,
+            "selector": selector,
+            "reason": reason,
+        }
+        for rank, (i, text) in enumerate(zip(rows, texts, strict=True))
+    ]

@@ -1,0 +1,107 @@
+"""The Arrow schemas of every artefact: the contracts that other programs may rely on (docs/shards.md)."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+POOL = pa.schema(
+    [
+        ("id", pa.string()),  # content hash of `text`
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("domain", pa.string()),  # nullable; reports use it, the method never does
+        ("n_words", pa.int32()),
+        ("est_seconds", pa.float32()),  # of the spans that would be spoken
+    ]
+)
+
+PROBE_SCORES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("cluster", pa.int32()),
+        ("divergence", pa.float32()),
+        ("misalignment", pa.float32()),
+        ("forgetting", pa.float32()),
+        ("n_positions", pa.int32()),
+        ("cer", pa.float32()),
+        ("seconds", pa.float32()),
+    ]
+)
+
+CLUSTER_SCORES = pa.schema(
+    [
+        ("cluster", pa.int32()),
+        ("n_pool", pa.int32()),
+        ("n_probe", pa.int32()),
+        ("divergence", pa.float64()),
+        ("divergence_se", pa.float64()),
+        ("divergence_shrunk", pa.float64()),
+        ("p_web", pa.float64()),
+        ("p_target", pa.float64()),
+        ("flag", pa.string()),
+    ]
+)
+
+SELECTION = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("domain", pa.string()),
+        ("cluster", pa.int32()),
+        ("rank", pa.int32()),
+        ("probability", pa.float64()),
+        ("predicted_divergence", pa.float32()),
+        ("predicted_se", pa.float32()),
+        ("nearest_selected_distance", pa.float32()),
+        ("est_seconds", pa.float32()),
+        ("selector", pa.string()),
+        ("reason", pa.string()),
+        ("round", pa.int32()),
+    ]
+)
+
+_SPAN = pa.struct(
+    [
+        ("text", pa.string()),
+        ("char_start", pa.int32()),
+        ("char_end", pa.int32()),
+        ("audio_start", pa.float64()),
+        ("audio_end", pa.float64()),
+    ]
+)
+
+_SPEECH = pa.schema(
+    [
+        *SELECTION,
+        ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("sampling_rate", pa.int32()),
+        ("seconds", pa.float32()),
+        ("engine", pa.string()),
+        ("voice", pa.string()),
+        ("spans", pa.list_(_SPAN)),  # what is heard, in order; the rest of `text` is read
+        ("cer", pa.float32()),  # null: this sample was not checked
+        ("words_per_second", pa.float32()),
+        ("peak", pa.float32()),
+    ]
+)
+
+REJECTED = pa.schema([*SELECTION, ("seconds", pa.float32()), ("cer", pa.float32()), ("heard", pa.string()), ("rejected", pa.string())])
+
+
+def _hugging_face_feature(field: pa.Field) -> object:
+    """The `datasets` feature of an Arrow field, as its schema metadata spells it."""
+    kind = field.type
+    if field.name == "audio":
+        return {"_type": "Audio"}
+    if pa.types.is_list(kind):
+        return {"_type": "List", "feature": {f.name: _hugging_face_feature(f) for f in kind.value_type}}
+    return {"dtype": {"float": "float32", "double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
+
+
+def speech_schema() -> pa.Schema:
+    """The speech shard's schema, with the `huggingface` metadata that makes `audio` an Audio column."""
+    features = {f.name: _hugging_face_feature(f) for f in _SPEECH}
+    return _SPEECH.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})

@@ -1,0 +1,266 @@
+"""The run as a list of stages: what each is called, what it reads, what its bytes depend on.
+
+`salad run` walks the list in one process; the Prefect flow walks the same list with a task a stage. A stage
+whose artefact is valid and has the right key is not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import salad
+from salad.artifact import Manifest, make_key
+from salad.config import Config
+from salad.pipeline.models import Models
+from salad.pipeline.store import Store
+from salad.seeds import derive
+
+Progress = Callable[[float], None]
+CODE_VERSION = f"{salad.__version__}/1"  # raise the number when a stage's bytes change for equal inputs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One artefact: `build(folder, progress) -> meta` writes its files."""
+
+    name: str
+    build: Callable[[Path, Progress], dict[str, Any]]
+    depends: dict[str, Any]  # the part of the configuration that its bytes depend on
+    inputs: tuple[str, ...] = ()
+    total: float | None = None  # of what `progress` counts, where known before
+    unit: str = ""
+
+
+class Run:
+    """A configuration, its store, its models and its stages."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.store = Store(config.run_dir)
+        self.models = Models(config)
+
+    def key(self, stage: Stage) -> str:
+        inputs = {name: self.store.manifest(name).key for name in stage.inputs}
+        return make_key(
+            stage=stage.name, config=stage.depends, inputs=inputs, code=CODE_VERSION, seed=self.config.seed
+        )
+
+    def done(self, stage: Stage) -> Manifest | None:
+        """The stage's manifest when it need not run; reads the inputs' manifests and every byte of its own."""
+        return self.store.valid(stage.name, self.key(stage))
+
+    def execute(self, stage: Stage, progress: Progress = lambda n: None) -> tuple[Manifest, bool]:
+        """(manifest, whether it had to be built). Inputs must be published."""
+        found = self.done(stage)
+        if found:
+            return found, False
+        inputs = {name: self.store.manifest(name).key for name in stage.inputs}
+        blank = Manifest(stage.name, self.key(stage), stage.depends, inputs, CODE_VERSION, self.config.seed, 0.0)
+        return self.store.publish(stage.name, blank, lambda out: stage.build(out, progress)), True
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Every stage in an order in which inputs come before what needs them."""
+        c = self.config
+        stages = [*self._pool_stages(), *self._stage_one()]
+        for r in range(c.rounds):
+            stages += self._round(r)
+        if c.control:
+            stages += self._control()
+        return [*stages, self._report([s.name for s in stages])]
+
+    def round_stages(self, round_: int) -> list[Stage]:
+        """What one round needs: everything before it that is missing, and its own stages."""
+        last = f"round-{round_:03d}/metrics"
+        names = [s.name for s in self.stages]
+        return self.stages[: names.index(last) + 1]
+
+    # -- helpers that the stages below share ---------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        return self.store.path(name)
+
+    def _part(self, *names: str) -> dict[str, Any]:
+        whole = self.config.model_dump(mode="json")
+        picked: dict[str, Any] = {}
+        for name in names:
+            top, _, below = name.partition(".")
+            picked[name] = whole[top][below] if below else whole[top]
+        return picked
+
+    def _speech(self, name: str, order: Callable[[], Any], inputs: tuple[str, ...], share: float = 1.0, judged: bool = True) -> Stage:
+        from salad.pipeline import synthesize
+
+        def checked(text_id: str) -> bool:
+            return share >= 1 or derive(self.config.seed, "asr", text_id) < share * 2**63
+
+        def build(out: Path, progress: Progress) -> dict[str, Any]:
+            return synthesize.build_speech(out, name, order(), self.config, self.models, progress, checked, judged)
+
+        parts = self._part("speech", "interleave", "models.asr", "probe", "natural")
+        if name.startswith("round-"):
+            parts |= self._part("select.budget")
+        return Stage(name, build, {**parts, "share": share}, inputs, unit="s of speech")
+
+    def _prepared(self, name: str, speech: str) -> Stage:
+        from salad.pipeline import distil
+
+        def build(out: Path, progress: Progress) -> dict[str, Any]:
+            return distil.build_prepared(out, self.config, self.models, self._path(speech), progress)
+
+        parts = self._part("models.lm", "models.encoder", "train.dtype", "interleave.max_positions", "student.adapter")
+        return Stage(name, build, parts, (speech,), unit="texts")
+
+    def _checkpoint(self, name: str, start: str | None, sources: dict[str, list[str]], stable_steps: int) -> Stage:
+        from salad.pipeline import distil
+
+        def build(out: Path, progress: Progress) -> dict[str, Any]:
+            folders = {kind: [self._path(n) for n in names] for kind, names in sources.items()}
+            first = self._path(start) / "stable" if start else None
+            return distil.build_checkpoint(out, self.config, self.models, first, folders, stable_steps, name, progress)
+
+        train = self.config.train.model_dump(mode="json", exclude={"save_steps", "stage_one_steps", "round_steps"})
+        inputs = tuple(n for names in sources.values() for n in names) + ((start,) if start else ())
+        steps = stable_steps + self.config.train.decay_steps
+        depends = {"train": train, "stable_steps": stable_steps, **self._part("student", "models")}
+        return Stage(name, build, depends, inputs, total=steps, unit="steps")
+
+    def _metrics(self, name: str, checkpoint: str | None, hearing: str = "speech") -> Stage:
+        from salad.pipeline import distil
+
+        def build(out: Path, progress: Progress) -> dict[str, Any]:
+            final = self._path(checkpoint) / "final" if checkpoint else None
+            return distil.build_metrics(
+                out, self.config, self.models, final, self._path("heldout"), self._path("prepared/heldout"), hearing, progress
+            )
+
+        inputs = ("heldout", "prepared/heldout", *((checkpoint,) if checkpoint else ()))
+        depends = {"hearing": hearing, **self._part("student", "models", "train.dtype")}
+        return Stage(name, build, depends, inputs, total=self.config.probe.heldout, unit="texts")
+
+    # -- the stages ----------------------------------------------------------------------------------------
+
+    def _pool_stages(self) -> list[Stage]:
+        from salad.pipeline import cluster, embed, pool, probe
+
+        c, at = self.config, self._path
+        probes = self._speech("probe", lambda: probe.probe_order(c, at("pool"), at("clusters")), ("pool", "clusters"), judged=False)
+        heldout = self._speech(
+            "heldout",
+            lambda: probe.heldout_order(c, at("pool"), at("clusters"), [at("probe")]),
+            ("pool", "clusters", "probe"),
+            judged=False,
+        )
+        return [
+            Stage("pool", lambda out, p: pool.build_pool(out, c, p), self._part("pool", "interleave", "speech.engine", "speech.voice"), unit="passages"),
+            Stage("embeddings", lambda out, p: embed.build_embeddings(out, c, at("pool"), p), self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
+            Stage("clusters", lambda out, p: cluster.build_clusters(out, c, at("embeddings"), p), self._part("cluster"), ("embeddings",), unit="texts"),
+            probes,
+            heldout,
+            self._prepared("prepared/probe", "probe"),
+            self._prepared("prepared/heldout", "heldout"),
+        ]  # fmt: skip
+
+    def _stage_one(self) -> list[Stage]:
+        from salad.pipeline import distil, natural, probe
+
+        c, at = self.config, self._path
+        if c.natural.shards:
+            spoken = natural.stage(self)
+        else:
+            spoken = self._speech(
+                "natural",
+                lambda: probe.natural_order(c, at("pool"), at("clusters"), [at("probe"), at("heldout")]),
+                ("pool", "clusters", "probe", "heldout"),
+                share=c.natural.asr_share,
+            )
+        stages = [spoken, self._prepared("prepared/natural", "natural")]
+        if self._reads_text:
+
+            def build(out: Path, progress: Progress) -> dict[str, Any]:
+                wanted = c.train.batch_size * c.train.accumulate * c.train.stage_one_steps
+                taken = [at("probe"), at("heldout"), at("natural")]
+                rows = probe.text_only_rows(c, at("pool"), at("clusters"), taken, wanted)
+                return distil.build_prepared_text(out, c, self.models, rows, progress)
+
+            parts = self._part("train.batch_size", "train.accumulate", "train.stage_one_steps", "models", "train.dtype")
+            inputs = ("pool", "clusters", "probe", "heldout", "natural")
+            stages.append(Stage("prepared/text", build, parts, inputs, unit="texts"))
+        return [
+            *stages,
+            self._metrics("before/no-speech", None, hearing="nothing"),
+            self._metrics("before/untrained", None),
+            self._checkpoint("stage-one/checkpoint", None, self._sources(0), c.train.stage_one_steps),
+            self._metrics("stage-one/metrics", "stage-one/checkpoint"),
+        ]
+
+    @property
+    def _reads_text(self) -> bool:
+        return self.config.student.lm == "full" and self.config.train.mix.text > 0
+
+    def _sources(self, rounds: int) -> dict[str, list[str]]:
+        """Prepared folders by kind, with the synthetic speech of that many rounds."""
+        sources = {"natural": ["prepared/natural"]}
+        if rounds:
+            sources["synthetic"] = [f"prepared/round-{r:03d}" for r in range(rounds)]
+        if self._reads_text:
+            sources["text"] = ["prepared/text"]
+        return sources
+
+    def _round(self, r: int) -> list[Stage]:
+        from salad.pipeline import score, select
+
+        c, at = self.config, self._path
+        here, before = f"round-{r:03d}", f"round-{r - 1:03d}" if r else "stage-one"
+        earlier = [f"round-{q:03d}/speech" for q in range(r)]
+        spoken = ["probe", "heldout", *([] if c.natural.shards else ["natural"]), *earlier]
+
+        def scores(out: Path, progress: Progress) -> dict[str, Any]:
+            return score.build_scores(
+                out, c, self.models, at("pool"), at("embeddings"), at("clusters"), at("probe"), at("prepared/probe"),
+                at(f"{before}/checkpoint") / "final", progress,
+            )  # fmt: skip
+
+        def selection(out: Path, progress: Progress) -> dict[str, Any]:
+            folders = [at(name) for name in spoken]
+            return select.build_selection(out, c, r, at("pool"), at("embeddings"), at("clusters"), at(f"{here}/scores"), folders, progress)
+
+        return [
+            Stage(
+                f"{here}/scores",
+                scores,
+                self._part("select.gamma", "speech.max_cer", "cluster.k"),
+                ("pool", "embeddings", "clusters", "probe", "prepared/probe", f"{before}/checkpoint"),
+                total=c.cluster.k * c.probe.per_cluster,
+                unit="probes",
+            ),
+            Stage(
+                f"{here}/selection",
+                selection,
+                self._part("select"),
+                ("pool", "embeddings", "clusters", f"{here}/scores", *spoken),
+                unit="texts",
+            ),
+            self._speech(f"{here}/speech", lambda: select.selection_order(at(f"{here}/selection"), c.select.budget), (f"{here}/selection",)),
+            self._prepared(f"prepared/{here}", f"{here}/speech"),
+            self._checkpoint(f"{here}/checkpoint", f"{before}/checkpoint", self._sources(r + 1), c.train.round_steps),
+            self._metrics(f"{here}/metrics", f"{here}/checkpoint"),
+        ]
+
+    def _control(self) -> list[Stage]:
+        """Stage I data alone for as many steps as all the rounds together: what the steps gave without the choice."""
+        t = self.config.train
+        steps = self.config.rounds * t.round_steps
+        return [
+            self._checkpoint("control/checkpoint", "stage-one/checkpoint", self._sources(0), steps),
+            self._metrics("control/metrics", "control/checkpoint"),
+        ]
+
+    def _report(self, names: list[str]) -> Stage:
+        from salad.pipeline.report import build_report
+
+        return Stage("report", lambda out, p: build_report(out, self, p), {"rounds": self.config.rounds}, tuple(names))

@@ -1,0 +1,102 @@
+"""The figures of a run, read from its artefacts: the same rows for the terminal, the report and Prefect."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salad.pipeline.stages import Run
+
+SPEECH_COLUMNS = ["round", "asked (s)", "spent (s)", "texts", "rejected", "CER", "clusters", "effective clusters"]
+HELDOUT_COLUMNS = ["student", "steps", "D", "± SE", "M", "F"]
+
+
+def published(run: Run, name: str) -> bool:
+    from salad.artifact import read_manifest
+
+    return read_manifest(run.store.path(name)) is not None
+
+
+def metrics(run: Run, name: str) -> dict[str, dict[str, Any]]:
+    """metrics.json of a published stage: by domain, and "all"."""
+    found: dict[str, dict[str, Any]] = json.loads((run.store.path(name) / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def students(run: Run) -> list[tuple[str, str, int]]:
+    """(label, metrics artefact, optimiser steps behind it) of every student that was measured."""
+    train = run.config.train
+    found = [("no speech at all", "before/no-speech", 0), ("before Stage I", "before/untrained", 0)]
+    found.append(("after Stage I", "stage-one/metrics", train.stage_one_steps + train.decay_steps))
+    for r in range(run.config.rounds):
+        steps = train.stage_one_steps + (r + 1) * train.round_steps + train.decay_steps
+        found.append((f"after round {r}", f"round-{r:03d}/metrics", steps))
+    steps = train.stage_one_steps + run.config.rounds * train.round_steps + train.decay_steps
+    found.append(("Stage I data only, as many steps", "control/metrics", steps))
+    return [row for row in found if published(run, row[1])]
+
+
+def heldout_rows(run: Run) -> list[list[Any]]:
+    """One row a student: D, its standard error, M, F on all held-out texts."""
+    rows: list[list[Any]] = []
+    for label, name, steps in students(run):
+        m = metrics(run, name)["all"]
+        rows.append([label, steps, m["D"], m["D_se"], m["M"], m["F"]])
+    return rows
+
+
+def domain_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of D by domain, one row a student."""
+    named = [(label, metrics(run, name)) for label, name, _ in students(run)]
+    domains = sorted({d for _, m in named for d in m} - {"all"})
+    return ["student", *domains], [[label, *(m[d]["D"] for d in domains)] for label, m in named]
+
+
+def speech_rows(run: Run) -> list[list[Any]]:
+    """One row a round: what was asked for, what was spent, what was turned down."""
+    rows: list[list[Any]] = []
+    for r in range(run.config.rounds):
+        if published(run, f"round-{r:03d}/speech"):
+            speech = run.store.manifest(f"round-{r:03d}/speech").meta
+            selection = run.store.manifest(f"round-{r:03d}/selection").meta
+            scores = run.store.manifest(f"round-{r:03d}/scores").meta
+            turned_down = sum(speech["rejected"].values())
+            rows.append(
+                [f"{r} ({selection['selector']})", f"{speech['budget']:.0f}", f"{speech['seconds']:.1f}", speech["rows"],
+                 turned_down, speech["cer"], selection["clusters"], f"{scores['effective_clusters']:.1f}"]
+            )  # fmt: skip
+    return rows
+
+
+def time_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of wall seconds by stage: one row for what is done once, one a round, one the control."""
+    groups: dict[str, dict[str, float]] = {}
+    for stage in run.stages:
+        if not published(run, stage.name):
+            continue
+        group, kind = _place(stage.name)
+        seconds = groups.setdefault(group, {})
+        seconds[kind] = seconds.get(kind, 0.0) + run.store.manifest(stage.name).seconds
+    columns = list(dict.fromkeys(kind for kinds in groups.values() for kind in kinds))
+    rows = [[g, *(_seconds(kinds.get(c)) for c in columns), _seconds(sum(kinds.values()))] for g, kinds in groups.items()]
+    return ["", *columns, "sum"], rows
+
+
+def _place(name: str) -> tuple[str, str]:
+    """(row, column) of a stage in the table of times."""
+    kinds = {"probe": "speech", "heldout": "speech", "natural": "speech", "checkpoint": "training"}
+    head, _, tail = name.partition("/")
+    if head == "prepared":
+        group = tail.replace("round-", "round ") if tail.startswith("round-") else "Stage I" if tail in ("natural", "text") else "once"
+        return group, "features"
+    if head == "before":
+        return "once", "metrics"
+    if not tail:
+        return ("Stage I", "speech") if head == "natural" else ("once", kinds.get(head, head))
+    group = "Stage I" if head == "stage-one" else head.replace("-", " ")
+    return group, kinds.get(tail, tail)
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"

@@ -1,0 +1,20 @@
+"""Whisper's encoder: 50 frames a second, paid by the length of the sound."""
+
+from __future__ import annotations
+
+import torch
+
+from salad.audio import Wave
+from salad.whisper import HOP, RATE, ShortWhisper
+
+
+class WhisperEncoder:
+    frame_rate = RATE / HOP
+
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        self.name = name
+        self._whisper = ShortWhisper(name, dtype)
+        self.width = self._whisper.width
+
+    def encode(self, waves: list[Wave]) -> list[torch.Tensor]:
+        return self._whisper.encode(waves)

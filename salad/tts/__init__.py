@@ -1,0 +1,1 @@
+"""Text to speech: one engine a file, an ASR that checks the sound, rules for what passes."""
