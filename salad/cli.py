@@ -48,9 +48,10 @@ def run(
     Stop it with Ctrl+C or kill it at any moment: the same command goes on where it was.
     """
     from salad import console
+    from salad.pipeline.stages import open_run
 
     overrides = {"name": name, "rounds": rounds, "select.selector": selector, "select.budget": budget}
-    run_ = _open(config, overrides)
+    run_ = open_run(config, overrides)
     with run_.store.lock():
         run_.store.bind(run_.config)
         console.walk(run_, run_.stages)
@@ -68,8 +69,9 @@ def one_round(
 ) -> None:
     """One round, and whatever before it is missing."""
     from salad import console
+    from salad.pipeline.stages import open_run
 
-    run_ = _open(config, {"name": name, "select.selector": selector, "select.budget": budget}, at_least=number + 1)
+    run_ = open_run(config, {"name": name, "select.selector": selector, "select.budget": budget}, at_least=number + 1)
     with run_.store.lock():
         run_.store.bind(run_.config)
         console.walk(run_, run_.round_stages(number))
@@ -154,38 +156,14 @@ def _load(config: Path, overrides: dict[str, Any]) -> Any:
     return load_config(config, overrides)
 
 
-def _open(config: Path, overrides: dict[str, Any], at_least: int = 1) -> Any:
-    loaded = _load(config, overrides)
-    if loaded.rounds < at_least:
-        loaded = _load(config, {**overrides, "rounds": at_least})
-    quiet_libraries()
-    from salad.pipeline.stages import Run
-
-    return Run(loaded)
-
-
 def _existing(folder: Path) -> Any:
+    from salad.pipeline.models import quiet_libraries
+    from salad.pipeline.stages import Run
     from salad.pipeline.store import Store
 
     quiet_libraries()
     config = Store(folder).config()
-    from salad.pipeline.stages import Run
-
     return Run(config.model_copy(update={"runs_dir": str(folder.resolve().parent), "name": folder.resolve().name}))
-
-
-def quiet_libraries() -> None:
-    """Progress bars and advice of libraries are not ours to show."""
-    import os
-    import warnings
-
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|transformers|accelerate")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 
 
 def write(read: Callable[[Path], Iterator[str]]) -> Callable[[Path, Path], None]:
@@ -43,11 +43,11 @@ def medicine(package: Path) -> Iterator[str]:
 
 
 def law(package: Path) -> Iterator[str]:
-    """Full licence texts, one document each; hard-wrapped lines are joined, paragraphs kept."""
+    """English licence texts, one document each; hard-wrapped lines are joined, paragraphs kept."""
     for path in sorted((package / "data/licenses").glob("*.LICENSE")):
-        text = path.read_text(encoding="utf-8")
-        if text.startswith("---"):
-            text = text.split("\n---", 1)[-1]
+        header, _, text = path.read_text(encoding="utf-8").partition("\n---")
+        if re.search(r"^language: (?!en)", header, re.MULTILINE):
+            continue
         yield "\n\n".join(" ".join(p.split()) for p in re.split(r"\n\s*\n", text))
 
 

@@ -51,27 +51,37 @@ class ShortWhisper:
     @torch.inference_mode()
     def transcribe(self, waves: list[Wave], batch_size: int = 16) -> list[str]:
         """Greedy transcripts of 16 kHz waves, in the order given; the empty string for an empty wave."""
-        tokenizer = self._tokenizer()
         texts = [""] * len(waves)
-        for seconds, members in self._buckets(waves, extra=0.5).items():
+        looped: list[int] = []
+        for seconds, members in self._buckets(waves, extra=1).items():
+            members = [j for j in members if len(waves[j])]
             for i in range(0, len(members), batch_size):
-                batch = [j for j in members[i : i + batch_size] if len(waves[j])]
-                if not batch:
-                    continue
-                states = self._with_silence(self._encode_padded([waves[j] for j in batch], seconds))
-                # Fast speech is 8 tokens a second; more than that is a loop.
-                for at, ids in zip(batch, self._decode(states, tokenizer, 8 + 8 * seconds), strict=True):
-                    texts[at] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                looped += self._transcribe_batch(members[i : i + batch_size], waves, seconds, texts)
+        # The few that still repeat themselves are heard once more in the full window.
+        for i in range(0, len(looped), batch_size):
+            self._transcribe_batch(looped[i : i + batch_size], waves, WINDOW * HOP // RATE, texts)
         return texts
+
+    def _transcribe_batch(self, members: list[int], waves: list[Wave], seconds: int, texts: list[str]) -> list[int]:
+        """Fill in `texts` of these waves; returns the members whose transcript never came to an end."""
+        tokenizer = self._tokenizer()
+        states = self._with_silence(self._encode_padded([waves[j] for j in members], seconds))
+        limit = int(8 + 8 * max(len(waves[j]) for j in members) / RATE)  # fast speech is 8 tokens a second
+        looped = []
+        for at, ids in zip(members, self._decode(states, tokenizer, limit), strict=True):
+            texts[at] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            if len(ids) >= limit:
+                looped.append(at)
+        return looped
 
     def _buckets(self, waves: list[Wave], extra: float = 0) -> dict[int, list[int]]:
         buckets: dict[int, list[int]] = defaultdict(list)
         for i, wave in enumerate(waves):
-            seconds = max(1, int(np.ceil(len(wave) / RATE + extra)))
-            if seconds > WINDOW * HOP // RATE:
+            longest = WINDOW * HOP // RATE
+            seconds = min(max(1, int(np.ceil(len(wave) / RATE + extra))), longest)
+            if len(wave) > longest * RATE:
                 raise SaladError(
-                    f"a speech span of {len(wave) / RATE:.1f} s is longer than the {WINDOW * HOP // RATE} s that "
-                    f"'{self.name}' can hear",
+                    f"a speech span of {len(wave) / RATE:.1f} s is longer than the {longest} s that '{self.name}' can hear",
                     "lower interleave.speech_words",
                 )
             buckets[seconds].append(i)
@@ -95,6 +105,8 @@ class ShortWhisper:
         if self._silence is None:
             self._silence = self._encode_padded([np.zeros(WINDOW * HOP, np.float32)], WINDOW * HOP // RATE)
         n = states.shape[1]
+        if n >= WINDOW:
+            return states
         end = HALF_WINDOW if n <= HALF_WINDOW - 100 else WINDOW
         return torch.cat([states, self._silence[:, n:end].expand(len(states), -1, -1)], dim=1)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from functools import cached_property
 from typing import Any
 
 from salad import assets
 from salad.config import Config
-from salad.devices import pick_dtype
 from salad.tts.base import Engine, make_engine
 
 
@@ -15,6 +16,8 @@ class Models:
     """Teacher, tokenizer, encoder, engine and ASR of one configuration."""
 
     def __init__(self, config: Config) -> None:
+        from salad.devices import pick_dtype
+
         self.config = config
         self.dtype = pick_dtype(config.train.dtype)
 
@@ -46,3 +49,14 @@ class Models:
     @cached_property
     def engine(self) -> Engine:
         return make_engine(self.config.speech.engine, self.config.speech.voice)
+
+
+def quiet_libraries() -> None:
+    """Progress bars and advice of libraries are not ours to show."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|transformers|accelerate")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -14,8 +14,8 @@ from typing import Any
 
 import salad
 from salad.artifact import Manifest, make_key
-from salad.config import Config
-from salad.pipeline.models import Models
+from salad.config import Config, load_config
+from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
 from salad.seeds import derive
 
@@ -264,3 +264,12 @@ class Run:
         from salad.pipeline.report import build_report
 
         return Stage("report", lambda out, p: build_report(out, self, p), {"rounds": self.config.rounds}, tuple(names))
+
+
+def open_run(config: str | Path, overrides: dict[str, Any], at_least: int = 1) -> Run:
+    """The run of a configuration file, of that many rounds or more. Overrides: as in `load_config`."""
+    loaded = load_config(config, overrides)
+    if loaded.rounds < at_least:
+        loaded = load_config(config, {**overrides, "rounds": at_least})
+    quiet_libraries()
+    return Run(loaded)

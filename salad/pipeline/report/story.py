@@ -1,0 +1,95 @@
+"""The run in words: what was done with what, and what the figures do and do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from salad.pipeline import summary
+from salad.pipeline.report.figures import CONTROL, NO_SPEECH
+
+if TYPE_CHECKING:
+    from salad.pipeline.stages import Run
+
+
+def story(run: Run) -> list[str]:
+    """Paragraphs of plain text: what was done, what the figures cannot say, what they say."""
+    parts = (_setting(run), _limits(run), _result(run))
+    return [text for part in parts if (text := " ".join(part))]
+
+
+def _setting(run: Run) -> Iterator[str]:
+    c = run.config
+    copy = "a frozen copy" if c.student.lm == "frozen" else "a trained copy"
+    voice = f"the synthetic voice “{c.speech.voice}” ({c.speech.engine})"
+    yield (
+        f"The teacher is {c.models.lm}, which reads. The student is {copy} of it that listens through {c.models.encoder} "
+        f"(frozen) and an adapter of {c.student.adapter.layers} layers, at {c.student.adapter.frame_rate:g} positions a second."
+    )
+    if c.natural.shards:
+        yield f"Stage I heard natural speech from {c.natural.shards}. Everything else that is heard is spoken by {voice}."
+    else:
+        yield (
+            f"No human voice was used: {_natural_seconds(run)} of texts from {_listed(c.natural.domains)}, spoken by {voice}, "
+            "stood in for natural speech. The same voice speaks the probes, the held-out texts and whatever the rounds choose."
+        )
+    yield (
+        f"In {_count(c.rounds, 'round')} the selector {c.select.selector} had {c.select.budget:g} seconds of synthetic speech a "
+        f"round to spend on texts of {c.cluster.k} clusters (γ = {c.select.gamma:g})."
+    )
+
+
+def _limits(run: Run) -> Iterator[str]:
+    models = run.config.models
+    if run.config.student.lm == "frozen":
+        yield (
+            "The student’s LM is frozen, so it reads exactly as its teacher does: F is 0 and M equals D by construction. "
+            "Only D is a finding."
+        )
+    if models.asr is None:
+        yield "No ASR listened to the speech, so there is no character error rate."
+    elif models.asr == models.encoder:
+        yield (
+            f"The ASR that judges the speech, {models.asr}, is the network whose encoder the student hears with. This check "
+            "is circular: a low character error rate says that the student can hear the words, not that a person would."
+        )
+
+
+def _result(run: Run) -> Iterator[str]:
+    measured = {name: (label, summary.metrics(run, name)["all"]) for label, name, _ in summary.students(run)}
+    levels = [f"{m['D']:.3f} {label}" for name, (label, m) in measured.items() if name not in (NO_SPEECH, CONTROL)]
+    if levels:
+        texts = next(iter(measured.values()))[1]["texts"]
+        yield f"On {_count(texts, 'held-out text')} D, in nats a position, is {_listed(levels)}."
+    if NO_SPEECH in measured:
+        yield f"With no speech at all, guessing from the text around it, D is {measured[NO_SPEECH][1]['D']:.3f}."
+    last = f"round-{run.config.rounds - 1:03d}/metrics"
+    if CONTROL in measured and last in measured:
+        yield from _against_control(run, measured[last][0], last)
+
+
+def _against_control(run: Run, label: str, last: str) -> Iterator[str]:
+    found = summary.paired_difference(run, last, CONTROL)
+    if found is None:
+        return
+    difference, error = found
+    side = "below" if difference < 0 else "above"
+    clear = "" if abs(difference) > 2 * error else ": no clear difference"
+    yield (
+        "The control had the data of Stage I alone, for as many steps. "
+        f"Text by text, D {label} is {abs(difference):.3f} ± {error:.3f} {side} the control’s{clear}."
+    )
+
+
+def _natural_seconds(run: Run) -> str:
+    if summary.published(run, "natural"):
+        return f"{run.store.manifest('natural').meta['seconds']:,.0f} seconds"
+    return f"up to {run.config.natural.seconds:,.0f} seconds"
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -1,0 +1,33 @@
+"""Shared fixtures: tiny models once a session, a configuration that uses them, and no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first, so that a plain mistake shows at once."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def fake_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    from tests.fakes import write_models
+
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def fake_config_path(tmp_path: Path, fake_models: dict[str, str]) -> Path:
+    """A YAML configuration whose whole run takes seconds."""
+    from tests.fakes import write_config
+
+    return write_config(tmp_path, fake_models)

@@ -1,0 +1,109 @@
+"""The flow: its parameters, its stages, what its tasks are given, how it fails. No server is needed here."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from salad.flows import salad_round as module
+from salad.flows.salad_round import run_of, run_stage, salad_round
+from salad.pipeline.stages import open_run
+
+
+def test_parameters_are_those_documented() -> None:
+    parameters = salad_round.parameters.properties
+    assert {name: p.get("default") for name, p in parameters.items()} == {
+        "config": "configs/demo.yaml",
+        "name": None,
+        "round": 0,
+        "selector": None,
+        "budget": None,
+    }
+    assert all(p["description"] for p in parameters.values())
+    assert parameters["round"]["minimum"] == 0
+
+
+def test_prefect_keeps_no_second_record_of_what_is_done() -> None:
+    assert salad_round.persist_result is False
+    assert run_stage.persist_result is False
+    assert run_stage.cache_policy is NO_CACHE
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
+    """What the tasks were given, in a flow whose tasks do nothing."""
+    calls: list[tuple[Any, ...]] = []
+
+    def note(*args: Any) -> State[Any]:
+        calls.append(args)
+        return Completed()
+
+    monkeypatch.setattr(module, "run_stage", note)
+    monkeypatch.setattr("salad.pipeline.report.write_report", lambda _: tmp_path / "index.html")
+    monkeypatch.setattr("salad.flows.artifacts.show_results", lambda *_: None)
+    return calls
+
+
+@pytest.mark.parametrize("round_", [0, 1, 2])
+def test_one_task_a_stage_given_strings_alone(fake_config_path: Path, given: list[tuple[Any, ...]], round_: int) -> None:
+    state = salad_round.fn(config=str(fake_config_path), round=round_)
+    run = open_run(fake_config_path, {}, at_least=round_ + 1)
+    assert state.is_completed()
+    assert [stage for _, _, stage in given] == [s.name for s in run.round_stages(round_)]
+    assert all(type(x) in (str, int) for call in given for x in call)
+    assert run.store.config() == run.config
+
+
+def test_overrides_reach_the_run(fake_config_path: Path, given: list[tuple[Any, ...]]) -> None:
+    salad_round.fn(config=str(fake_config_path), name="other", selector="uniform", budget=3.0)
+    config = run_of(given[0][0]).config
+    assert (config.name, config.select.selector, config.select.budget) == ("other", "uniform", 3.0)
+
+
+def test_models_are_loaded_once_a_process(fake_config_path: Path) -> None:
+    text = open_run(fake_config_path, {}).config.model_dump_json()
+    assert run_of(text) is run_of(text)
+
+
+def test_a_mistake_of_the_user_fails_in_one_line(tmp_path: Path) -> None:
+    state = salad_round.fn(config=str(tmp_path / "none.yaml"))
+    assert state.is_failed()
+    assert state.message
+    assert "none.yaml" in state.message
+    assert "\n" not in state.message
+
+
+def test_a_run_in_use_is_refused(fake_config_path: Path, given: list[tuple[Any, ...]]) -> None:
+    with open_run(fake_config_path, {}).store.lock():
+        state = salad_round.fn(config=str(fake_config_path))
+    assert state.is_failed()
+    assert state.message
+    assert "is in use by" in state.message
+    assert given == []
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9/api"])
+def test_serve_without_a_server_says_which_commands_start_one(tmp_path: Path, url: str | None) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    env |= {"PREFECT_HOME": str(tmp_path), **({"PREFECT_API_URL": url} if url else {})}
+    salad = Path(sys.executable).with_name("salad")
+    done = subprocess.run([salad, "serve"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "`prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`" in done.stderr
+
+
+def test_the_flow_takes_what_salad_round_takes() -> None:
+    from salad.cli import one_round
+
+    options = set(inspect.signature(one_round).parameters) - {"number"}
+    assert set(salad_round.parameters.properties) == options | {"round"}

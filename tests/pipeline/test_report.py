@@ -1,0 +1,393 @@
+"""The report of a small run whose artefacts are written here by hand, hostile texts among them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+
+from salad.config import Config
+from salad.errors import SaladError
+from salad.pipeline import shards, synthesize
+from salad.pipeline.report import _environment, samples, write_report
+from salad.pipeline.report.story import story
+from salad.pipeline.schema import CLUSTER_SCORES, POOL
+from salad.pipeline.stages import Run, Stage
+
+HOSTILE = [
+    "<script>document.title = 'owned'</script> stir the soup",
+    "</script><!-- <img src=x onerror=alert(1)> --> until it is smooth",
+    "\"quotes\" & 'apostrophes' &amp; [a link](javascript:alert(1)) **bold**",
+    "\u202eright to left\u202c and مرحبا بالعالم beside {{ 7 * 7 }} {% raw %}",
+]
+DOMAIN = "<b onclick=alert(2)>law</b>"
+RATE = 16_000
+D = {"before/no-speech": 2.5, "before/untrained": 2.6, "stage-one/metrics": 2.0, "control/metrics": 1.75}
+D |= {"round-000/metrics": 1.5, "round-001/metrics": 1.25}
+CONFIG = {
+    "name": "small",
+    "rounds": 2,
+    "models": {"lm": "some/lm", "encoder": "some/whisper", "embedder": "some/bert", "asr": "some/whisper"},
+    "pool": {"sources": [{"dataset": "texts.jsonl"}]},
+    "natural": {"domains": ["kitchen"], "seconds": 300},
+    "cluster": {"k": 3},
+    "select": {"budget": 60},
+    "student": {"lm": "frozen"},
+    "train": {"stage_one_steps": 8, "round_steps": 4, "decay_steps": 2},
+}
+CLUSTERS = {
+    "cluster": [0, 1, 2],
+    "n_pool": [6, 6, 2],
+    "n_probe": [4, 1, 4],
+    "divergence": [1.125, 2.25, 0.5],
+    "divergence_se": [0.25, float("nan"), 0.125],
+    "divergence_shrunk": [1.25, 2.0, 0.75],
+    "p_web": [0.4, 0.4, 0.2],
+    "p_target": [0.25, 0.75, 0.0],
+    "flag": ["", "", "cer"],
+}
+
+
+def texts() -> list[dict[str, Any]]:
+    """Fourteen texts of two domains."""
+    words = [*HOSTILE, *(f"plain words number {i} are read and then heard" for i in range(10))]
+    return [{"id": f"{i:032x}", "text": t, "domain": DOMAIN if i < 4 else "kitchen"} for i, t in enumerate(words)]
+
+
+def write_pool(out: Path) -> dict[str, Any]:
+    rows = [{**row, "source": "texts.jsonl", "n_words": 8, "est_seconds": 2.0} for row in texts()]
+    pq.write_table(pa.Table.from_pylist(rows, POOL), out / "part-00000.parquet")
+    return {"passages": 14, "refused": {"too short": 1234, HOSTILE[1]: 5}, "domains": {DOMAIN: 4, "kitchen": 10}}
+
+
+def write_clusters(out: Path) -> dict[str, Any]:
+    np.save(out / "assignment.npy", np.array([0] * 6 + [1] * 6 + [2] * 2, np.int32))
+    return {}
+
+
+def write_scores(out: Path) -> dict[str, Any]:
+    pq.write_table(pa.table(CLUSTERS).cast(CLUSTER_SCORES), out / "clusters.parquet")
+    return {"effective_clusters": 1.6}
+
+
+def write_speech(out: Path) -> dict[str, Any]:
+    """Two shards of six texts, and three texts turned down."""
+    (out / "data").mkdir()
+    rows = [
+        {**row, "cluster": 1, "rank": i, "predicted_divergence": 1.5, "predicted_se": 0.25, "reason": f"{HOSTILE[0]} {i}"}
+        for i, row in enumerate(texts())
+    ]
+    wave = (np.sin(np.arange(RATE // 4) / 10) / 4).astype(np.float32)
+    spoken = [shards.speech_row(row, [(0, 5)], [wave], RATE, cer=None if row["rank"] else 0.0625) for row in rows]
+    for part in (0, 1):
+        shards.write_speech(spoken[6 * part : 6 * part + 6], out / "data" / f"train-{part:05d}-of-00002.parquet")
+    reasons = ((0.5, synthesize.OVER_BUDGET, "fine"), (None, synthesize.NOT_REACHED, None), (0.75, "not understood", HOSTILE[1]))
+    turned_down = [
+        {**rows[-1], "seconds": seconds, "cer": seconds, "heard": heard, "rejected": reason} for seconds, reason, heard in reasons
+    ]
+    shards.write_rejected(turned_down, out / "rejected.parquet")
+    return {"rows": 12, "seconds": 59.5, "budget": 60.0, "rejected": {"not understood": 1, "over budget": 1}, "cer": 0.0625}
+
+
+def write_checkpoint(out: Path) -> dict[str, Any]:
+    log = [{"step": 5.0, "kl": 2.0, "loss": 2.0}, {"step": 10.0, "kl": 1.0, "loss": 1.0}]
+    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    return {}
+
+
+def write_metrics(out: Path, name: str) -> dict[str, Any]:
+    d = np.array([-0.5, 0.0, 0.5]) + D[name]
+    table = {"id": ["a", "b", "c"], "divergence": d, "misalignment": d, "forgetting": np.zeros(3)}
+    pq.write_table(pa.table(table), out / "heldout.parquet")
+    found = {"texts": 3, "D": float(d.mean()), "D_se": 0.5 / 3**0.5, "M": float(d.mean()), "F": 0.0}
+    (out / "metrics.json").write_text(json.dumps({"all": found, DOMAIN: {**found, "D": D[name] + 1}}))
+    return found
+
+
+def build(out: Path, name: str) -> dict[str, Any]:
+    """Write a stage's artefact as far as the report reads it."""
+    folder, _, kind = name.rpartition("/")
+    if name == "natural":
+        return {"seconds": 298.5}
+    if folder == "before" or kind == "metrics":
+        return write_metrics(out, name)
+    if kind == "selection":
+        return {"selector": "importance-diverse", "clusters": 2}
+    writers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "pool": write_pool,
+        "clusters": write_clusters,
+        "scores": write_scores,
+        "speech": write_speech,
+        "checkpoint": write_checkpoint,
+    }
+    return writers[kind](out) if kind in writers else {}
+
+
+def publish(folder: Path, until: str | None = None) -> Run:
+    """A run below `folder`, published up to the stage `until`, the report left out."""
+    run = Run(Config.model_validate({**CONFIG, "runs_dir": str(folder)}))
+    for stage in run.stages[:-1]:
+        run.execute(with_artefact(stage))
+        if stage.name == until:
+            break
+    run.store.bind(run.config)
+    return run
+
+
+def with_artefact(stage: Stage) -> Stage:
+    return replace(stage, build=lambda out, _: build(out, stage.name))
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the text, and the tables by caption."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = self.script = ""
+        self.tables: dict[str, list[list[str]]] = {}
+        self._rows: list[list[str]] = []
+        self._caption = self._inside = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "table":
+            self._rows, self._caption = [], ""
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self.tables.setdefault(self._caption, self._rows)
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in ("td", "th"):
+            self._rows[-1][-1] += data
+        elif self._inside == "caption":
+            self._caption += data
+        if self._inside in ("script", "style"):
+            self.script += data
+        else:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return publish(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def index(run: Run) -> Path:
+    return write_report(run)
+
+
+@pytest.fixture(scope="module")
+def page(index: Path) -> Page:
+    return Page(index)
+
+
+def figures_of(index: Path) -> dict[str, Any]:
+    data = re.search(r'id="figures">(.*?)</script>', index.read_text(encoding="utf-8"), re.DOTALL)
+    assert data
+    found: dict[str, Any] = json.loads(data[1], parse_constant=pytest.fail)
+    return found
+
+
+def test_hostile_texts_are_text(page: Page) -> None:
+    scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "figures"}, {"src": "plotly.min.js"}, {}]
+    assert not {tag for tag, _ in page.elements} & {"img", "iframe", "object", "embed", "form", "b", "base"}
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    for text in (*HOSTILE, DOMAIN):
+        assert text in page.text
+        assert text not in page.script
+
+
+def test_json_cannot_leave_its_script() -> None:
+    template = _environment().from_string("<script>{{ data|tojson }}</script>")
+    shown = template.render(data={"text": HOSTILE})
+    assert shown.count("<") == shown.count(">") == 2
+    with pytest.raises(ValueError, match="JSON compliant"):
+        template.render(data=[float("nan")])
+
+
+def test_tables_hold_the_numbers_of_the_artefacts(page: Page) -> None:
+    heldout = page.tables["Held-out texts"]
+    assert heldout[0] == ["student", "steps", "D", "± SE", "M", "F"]
+    assert heldout[-2] == ["after round 1", "18", "1.250", "0.289", "1.250", "0.000"]
+    assert page.tables["D by domain, which the method never sees"][1] == ["no speech at all", "3.500"]
+    assert page.tables["Speech chosen and spoken"][2] == ["1 (importance-diverse)", "60", "59.5", "12", "2", "0.062", "2", "1.6"]
+    assert page.tables["Refused"][1:] == [["too short", "1,234"], [HOSTILE[1], "5"]]
+    assert page.tables["Wall time (s)"][0][-1] == "sum"
+    clusters = page.tables[""]
+    assert clusters[1] == ["1", "kitchen 100%", "", "6", "1", "2.250", "–", "2.000", "0.400", "0.750"]
+    assert clusters[2][1] == f"{DOMAIN} 67%"
+    assert clusters[3][2] == "cer"
+
+
+def test_ten_sounds_lie_beside_the_page_and_decode(index: Path, page: Page) -> None:
+    sources = [attributes["src"] for tag, attributes in page.elements if tag == "audio"]
+    assert sources == [f"audio/row-{i:05d}.flac" for i in range(10)]
+    assert sorted(p.name for p in (index.parent / "audio").iterdir()) == [Path(str(s)).name for s in sources]
+    for source in sources:
+        wave, rate = sf.read(index.parent / str(source))
+        assert (len(wave), rate) == (RATE // 4, RATE)
+        assert np.abs(wave).max() > 0.2
+
+
+def test_what_was_turned_down_says_why(page: Page) -> None:
+    faulty, fitting = page.text.index("turned downnot understood"), page.text.index("turned downover budget")
+    assert faulty < fitting, "a fault comes before a text that only did not fit"
+    assert synthesize.NOT_REACHED not in page.text
+    assert samples.OVER_BUDGET == synthesize.OVER_BUDGET
+
+
+def test_nothing_is_loaded_from_elsewhere(index: Path, page: Page) -> None:
+    links = [
+        str(a[name]) for _, a in page.elements for name in ("src", "href", "srcset", "data", "poster", "action") if name in a
+    ]
+    assert all((index.parent / link).is_file() for link in links), links
+    assert not [a for tag, a in page.elements if tag == "link"]
+    assert not re.search(r"https?://|//\w|@import|url\(", page.script)
+
+
+def test_the_same_artefacts_give_the_same_bytes(run: Run, index: Path) -> None:
+    first = {p.relative_to(index.parent): p.read_bytes() for p in index.parent.rglob("*") if p.is_file()}
+    files = run.store.manifest("report").files
+    shutil.rmtree(index.parent)
+    _, built = run.execute(run.stages[-1])
+    assert built
+    assert run.store.manifest("report").files == files
+    write_report(run)
+    for path, data in first.items():
+        if path.name != "_manifest.json":
+            assert (index.parent / path).read_bytes() == data, path
+    assert run.done(run.stages[-1]), "a finished run's report is its stage's artefact, however it was written"
+
+
+def test_plotly_knows_every_word_of_the_figures(index: Path) -> None:
+    figures = figures_of(index)
+    assert set(figures) == {"curve", "training", "clusters-0", "clusters-1"}
+    for figure in figures.values():
+        go.Figure(figure)
+
+
+def test_figures_show_the_numbers_of_the_artefacts(index: Path) -> None:
+    figures = figures_of(index)
+    d, *_, control = [t for t in figures["curve"]["data"] if t["name"] == "D"]
+    assert d["x"] == ["before Stage I", "after Stage I", "round 0", "round 1"]
+    assert d["y"] == pytest.approx([2.6, 2.0, 1.5, 1.25])
+    assert d["error_y"]["array"] == pytest.approx([0.5 / 3**0.5] * 4)
+    assert (control["x"], control["y"], control["mode"]) == (["control"], [1.75], "markers")
+    assert figures["curve"]["layout"]["shapes"][0]["y0"] == 2.5
+    assert {t["name"]: t["x"] for t in figures["training"]["data"]} == {
+        "Stage I": [5, 10], "round 0": [13, 18], "round 1": [17, 22], "control": [13, 18],
+    }  # fmt: skip
+    web, target, measured, shrunk = figures["clusters-1"]["data"]
+    assert (web["x"], web["y"], target["y"]) == (["1", "0", "2"], [0.4, 0.4, 0.2], [0.75, 0.25, 0.0])
+    assert (measured["y"], measured["error_y"]["array"]) == ([2.25, 1.125, 0.5], [None, 0.25, 0.125])
+    assert shrunk["y"] == [2.0, 1.25, 0.75]
+
+
+def test_the_story_says_what_the_figures_cannot(run: Run) -> None:
+    told = " ".join(story(run))
+    assert "No human voice was used: 298 seconds of texts from kitchen, spoken by the synthetic voice “heart” (hibari)" in told
+    assert "F is 0 and M equals D by construction" in told
+    assert "circular" in told
+    assert "2.600 before Stage I, 2.000 after Stage I, 1.500 after round 0 and 1.250 after round 1" in told
+    assert "D after round 1 is 0.500 ± 0.000 below the control’s." in told
+
+
+def test_the_story_claims_no_more_than_the_run_did(run: Run) -> None:
+    changes = {"models": {**CONFIG["models"], "asr": "another/asr"}, "student": {"lm": "full"}, "natural": {"shards": "mine"}}  # type: ignore[dict-item]
+    other = Run(Config.model_validate({**CONFIG, **changes, "runs_dir": run.config.runs_dir}))
+    told = " ".join(story(other))
+    assert "natural speech from mine" in told
+    assert "circular" not in told
+    assert "by construction" not in told
+
+
+def test_an_unfinished_run_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
+    run = publish(tmp_path, until="round-000/scores")
+    index = write_report(run)
+    page = Page(index)
+    assert "This run is unfinished" in page.text
+    assert "round-001/checkpoint" in page.text
+    assert set(figures_of(index)) == {"curve", "training", "clusters-0"}
+    assert "audio" not in {tag for tag, _ in page.elements}
+    assert run.store.valid("report")
+    for stage in run.stages[:-1]:
+        run.execute(with_artefact(stage))
+    assert run.done(run.stages[-1]) is None, "the finished run must not keep the unfinished report"
+    assert "unfinished" not in Page(write_report(run)).text
+
+
+def test_a_run_that_has_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SaladError, match="nothing to report"):
+        write_report(Run(Config.model_validate({**CONFIG, "runs_dir": str(tmp_path)})))
+
+
+def test_a_text_is_cut_where_hearing_begins_and_ends() -> None:
+    text = "Stir it slowly, then serve."
+    spans = [{"char_start": 0, "char_end": 8}, {"char_start": 15, "char_end": 21}]
+    cut = samples.pieces(text, spans)
+    assert "".join(piece for piece, _ in cut) == text
+    assert [piece for piece, heard in cut if heard] == ["Stir it", "then"]
+
+
+def test_a_report_needs_no_torch(run: Run, tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+from types import SimpleNamespace
+from salad.pipeline.report import build_report
+from salad.pipeline.store import Store
+store = Store(Path(sys.argv[1]))
+stages = [SimpleNamespace(name=name) for name in sys.argv[3:]]
+build_report(Path(sys.argv[2]), SimpleNamespace(config=store.config(), store=store, stages=stages), print)
+"""
+    names = [stage.name for stage in run.stages]
+    subprocess.run([sys.executable, "-c", program, str(run.store.root), str(tmp_path), *names], check=True, timeout=120)
+    assert (tmp_path / "index.html").read_bytes() == (run.store.path("report") / "index.html").read_bytes()
+
+
+def browse(index: Path, profile: Path) -> tuple[str, list[str]]:
+    """The page as headless chromium has it after a few seconds, and what its console said."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium on PATH")
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --enable-logging=stderr --dump-dom"
+    command = [chromium, *flags.split(), f"--user-data-dir={profile}", "--virtual-time-budget=5000", index.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@pytest.mark.slow
+def test_a_browser_draws_every_figure_without_complaint(index: Path, tmp_path: Path) -> None:
+    dom, console = browse(index, tmp_path)
+    assert console == []
+    for name in figures_of(index):
+        drawn = re.search(rf'<div id="{name}" class="js-plotly-plot">.*?<svg class="main-svg"', dom, re.DOTALL)
+        assert drawn, name
+    assert dom.count('class="plot-container') == dom.count('class="js-plotly-plot"') == 4
+    assert "<title>small · SALAD</title>" in dom, "a text of the data ran as a script"
