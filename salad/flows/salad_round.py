@@ -5,6 +5,7 @@ everything that its bytes depend on; so Prefect's results and cache stay off: th
 what is done (their default key changes with every flow run, and nobody checks the bytes behind it).
 """
 
+# Annotations must not be strings here (no __future__ import): Prefect makes the parameters' model from them.
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 

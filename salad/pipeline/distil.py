@@ -101,10 +101,14 @@ def build_checkpoint(
     log = distil(student, head, schedule, recipe, out, progress)
     return {
         "steps": steps,
-        "kl_first": log[0]["kl"],
-        "kl_last": log[-1]["kl"],
+        "kl_first": _mean_kl(log[:10]),
+        "kl_last": _mean_kl(log[-10:]),
         "examples": {kind: len(rows) for kind, rows in examples.items()},
     }
+
+
+def _mean_kl(rows: list[dict[str, float]]) -> float:
+    return sum(row["kl"] for row in rows) / len(rows)
 
 
 def build_metrics(
@@ -135,10 +139,10 @@ def build_metrics(
     )
     pq.write_table(table, out / "heldout.parquet")
     domains = np.array([d or "unknown" for d in facts["domain"].to_pylist()])
-    summary = {"all": _summary(found, np.ones(len(domains), bool))}
-    summary |= {str(d): _summary(found, domains == d) for d in np.unique(domains)}
-    (out / "metrics.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    return summary["all"]
+    overall = _summary(found, np.ones(len(domains), bool))
+    by_domain = {str(d): _summary(found, domains == d) for d in np.unique(domains)}
+    (out / "metrics.json").write_text(json.dumps({"all": overall, "domains": by_domain}, indent=1), encoding="utf-8")
+    return overall
 
 
 def _summary(found: Divergences, rows: np.ndarray) -> dict[str, float | None]:

@@ -57,8 +57,8 @@ def build_selection(
         raise SaladError(f"selector '{name}' chose nothing within {budget.seconds:.0f} s", "raise select.budget above the shortest text")
     texts = read_pool(pool)
     reserve = reserve_for(chosen, view, generator(config.seed, "reserve", round_, name))
-    pq.write_table(_rows(chosen, view, texts, name, round_), out / "selection.parquet", compression="zstd")
-    pq.write_table(_rows(reserve, view, texts, name, round_), out / "reserve.parquet", compression="zstd")
+    pq.write_table(_rows(chosen, view, texts, name, round_, 0), out / "selection.parquet", compression="zstd")
+    pq.write_table(_rows(reserve, view, texts, name, round_, len(chosen.indices)), out / "reserve.parquet", compression="zstd")
     progress(len(chosen.indices))
     fed = np.unique(view.cluster[chosen.indices])
     return {
@@ -116,13 +116,13 @@ def reserve_for(chosen: Selection, view: PoolView, rng: np.random.Generator) -> 
     return Selection(indices, np.full(len(indices), np.nan), reasons)
 
 
-def _rows(chosen: Selection, view: PoolView, texts: pa.Table, selector: str, round_: int) -> pa.Table:
+def _rows(chosen: Selection, view: PoolView, texts: pa.Table, selector: str, round_: int, first_rank: int) -> pa.Table:
     picked = texts.take(pa.array(chosen.indices))
     n = len(chosen.indices)
     columns = {
         **{c: picked[c] for c in ("id", "text", "source", "domain")},
         "cluster": view.cluster[chosen.indices],
-        "rank": np.arange(n),
+        "rank": np.arange(first_rank, first_rank + n),
         "probability": chosen.probabilities,
         "predicted_divergence": view.predicted_divergence[chosen.indices],
         "predicted_se": view.predicted_se[chosen.indices],

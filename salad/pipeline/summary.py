@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
 
-SPEECH_COLUMNS = ["round", "asked (s)", "spent (s)", "texts", "rejected", "CER", "clusters", "effective clusters"]
+SPEECH_COLUMNS = ["round", "selector", "asked s", "spent s", "texts", "rejected", "CER", "clusters", "1/Σp²"]
 HELDOUT_COLUMNS = ["student", "steps", "D", "± SE", "M", "F"]
 
 
@@ -18,9 +18,9 @@ def published(run: Run, name: str) -> bool:
     return read_manifest(run.store.path(name)) is not None
 
 
-def metrics(run: Run, name: str) -> dict[str, dict[str, Any]]:
-    """metrics.json of a published stage: by domain, and "all"."""
-    found: dict[str, dict[str, Any]] = json.loads((run.store.path(name) / "metrics.json").read_text(encoding="utf-8"))
+def metrics(run: Run, name: str) -> dict[str, Any]:
+    """metrics.json of a published stage: "all", and "domains" by name."""
+    found: dict[str, Any] = json.loads((run.store.path(name) / "metrics.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -32,8 +32,11 @@ def students(run: Run) -> list[tuple[str, str, int]]:
     for r in range(run.config.rounds):
         steps = train.stage_one_steps + (r + 1) * train.round_steps + train.decay_steps
         found.append((f"after round {r}", f"round-{r:03d}/metrics", steps))
-    steps = train.stage_one_steps + run.config.rounds * train.round_steps + train.decay_steps
-    found.append(("Stage I data only, as many steps", "control/metrics", steps))
+    if published(run, "control/checkpoint"):
+        # A control of fewer rounds than the run has by now is not its yardstick.
+        extra = run.config.rounds * train.round_steps + train.decay_steps
+        if run.store.manifest("control/checkpoint").meta["steps"] == extra:
+            found.append(("Stage I data only", "control/metrics", train.stage_one_steps + extra))
     return [row for row in found if published(run, row[1])]
 
 
@@ -49,8 +52,8 @@ def heldout_rows(run: Run) -> list[list[Any]]:
 def domain_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of D by domain, one row a student."""
     named = [(label, metrics(run, name)) for label, name, _ in students(run)]
-    domains = sorted({d for _, m in named for d in m} - {"all"})
-    return ["student", *domains], [[label, *(m[d]["D"] for d in domains)] for label, m in named]
+    domains = sorted({d for _, m in named for d in m["domains"]})
+    return ["student", *domains], [[label, *(m["domains"][d]["D"] for d in domains)] for label, m in named]
 
 
 def heldout_errors(run: Run, name: str) -> dict[str, float | None]:
@@ -90,14 +93,14 @@ def speech_rows(run: Run) -> list[list[Any]]:
             scores = run.store.manifest(f"round-{r:03d}/scores").meta
             turned_down = sum(speech["rejected"].values())
             rows.append(
-                [f"{r} ({selection['selector']})", f"{speech['budget']:.0f}", f"{speech['seconds']:.1f}", speech["rows"],
+                [str(r), selection["selector"], f"{speech['budget']:.0f}", f"{speech['seconds']:.1f}", speech["rows"],
                  turned_down, speech["cer"], selection["clusters"], f"{scores['effective_clusters']:.1f}"]
             )  # fmt: skip
     return rows
 
 
 def time_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of wall seconds by stage: one row for what is done once, one a round, one the control.
+    """Columns and rows of wall seconds: a column for what is done once, one a round, one for the control.
 
     The report itself is left out: writing it again must give the same page.
     """
@@ -108,24 +111,32 @@ def time_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
         group, kind = _place(stage.name)
         seconds = groups.setdefault(group, {})
         seconds[kind] = seconds.get(kind, 0.0) + run.store.manifest(stage.name).seconds
-    columns = list(dict.fromkeys(kind for kinds in groups.values() for kind in kinds))
-    rows = [[g, *(_seconds(kinds.get(c)) for c in columns), _seconds(sum(kinds.values()))] for g, kinds in groups.items()]
-    return ["", *columns, "sum"], rows
+    kinds = list(dict.fromkeys(kind for of_group in groups.values() for kind in of_group))
+    rows: list[list[Any]] = []
+    for kind in kinds:
+        of_kind = [g.get(kind) for g in groups.values()]
+        rows.append([kind, *map(_seconds, of_kind), _seconds(sum(s or 0.0 for s in of_kind))])
+    sums = [sum(g.values()) for g in groups.values()]
+    rows.append(["sum", *map(_seconds, sums), _seconds(sum(sums))])
+    return ["stage", *groups, "sum"], rows
 
 
 def _place(name: str) -> tuple[str, str]:
-    """(row, column) of a stage in the table of times."""
+    """(column, row) of a stage in the table of times."""
     kinds = {"probe": "speech", "heldout": "speech", "natural": "speech", "checkpoint": "training"}
     head, _, tail = name.partition("/")
     if head == "prepared":
-        group = tail.replace("round-", "round ") if tail.startswith("round-") else "Stage I" if tail in ("natural", "text") else "once"
-        return group, "features"
+        return ("Stage I" if tail in ("natural", "text") else _round(tail) or "once"), "features"
     if head == "before":
         return "once", "metrics"
     if not tail:
         return ("Stage I", "speech") if head == "natural" else ("once", kinds.get(head, head))
-    group = "Stage I" if head == "stage-one" else head.replace("-", " ")
-    return group, kinds.get(tail, tail)
+    return "Stage I" if head == "stage-one" else _round(head) or head, kinds.get(tail, tail)
+
+
+def _round(name: str) -> str | None:
+    """"round 3" for "round-003"."""
+    return f"round {int(name.removeprefix('round-'))}" if name.startswith("round-") else None
 
 
 def _seconds(value: float | None) -> str | None:

@@ -74,7 +74,7 @@ def distil(
         save_strategy="steps",
         save_steps=recipe.save_steps,
         save_total_limit=2,
-        logging_steps=5,
+        logging_steps=1,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -132,7 +132,7 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._kl:
-            logs["kl"] = sum(self._kl) / len(self._kl) * self.args.gradient_accumulation_steps
+            logs["kl"] = sum(self._kl)  # the parts of one accumulated batch, each already over all its positions
             self._kl = []
         super().log(logs, *args, **kwargs)
 

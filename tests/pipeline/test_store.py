@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,16 @@ def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path: Path) -> None:
     assert store.valid("before", "k")
 
 
-def _hold(folder: str, ready: Any, leave: Any) -> None:
+def _hold(folder: str, ready: Any) -> None:
     with Store(Path(folder)).lock():
         ready.set()
-        leave.wait(30)
+        time.sleep(60)
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    ready, leave = context.Event(), context.Event()
-    holder = context.Process(target=_hold, args=(str(tmp_path), ready, leave))
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(str(tmp_path), ready))
     holder.start()
     try:
         assert ready.wait(30)
@@ -123,7 +124,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: Path) 
         with Store(tmp_path).lock():
             pass
     finally:
-        leave.set()
+        holder.kill()
         holder.join()
 
 

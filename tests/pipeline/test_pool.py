@@ -1,0 +1,115 @@
+"""The pool from files: every format, every refusal counted, errors that name the source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from salad.config import Config, load_config
+from salad.errors import SaladError
+from salad.pipeline.pool import build_pool, read_pool, spoken_ranges
+
+TEXT = "Stir the soup for {} minutes, then serve it with bread and some cold butter."
+
+
+@pytest.fixture
+def base(fake_config_path: Path) -> Config:
+    return load_config(fake_config_path)
+
+
+def build(base: Config, tmp_path: Path, source: dict[str, Any], **pool: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(meta, rows) of a pool of one source."""
+    data = base.model_dump(mode="json")
+    data["pool"] = {**data["pool"], "sources": [source], **pool}
+    out = tmp_path / "pool"
+    out.mkdir(exist_ok=True)
+    meta = build_pool(out, Config.model_validate(data), lambda n: None)
+    return meta, read_pool(out).to_pylist()
+
+
+def write(tmp_path: Path, texts: list[Any], kind: str = "jsonl", column: str = "text") -> str:
+    path = tmp_path / f"in.{kind}"
+    match kind:
+        case "jsonl":
+            path.write_text("".join(json.dumps({column: t}) + "\n" for t in texts), encoding="utf-8")
+        case "parquet":
+            pq.write_table(pa.table({column: pa.array(texts, pa.string())}), path)
+        case "txt":
+            path.write_text("\n".join(texts), encoding="utf-8")
+    return str(path)
+
+
+NUMBERS = ("two", "three", "four", "five")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "txt"])
+def test_every_file_format(base: Config, tmp_path: Path, kind: str) -> None:
+    meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, [TEXT.format(n) for n in NUMBERS], kind)})
+    assert [r["text"] for r in rows] == [TEXT.format(n) for n in NUMBERS]
+    assert meta["passages"] == 4
+    assert len({r["id"] for r in rows}) == 4
+    assert all(r["est_seconds"] > 0 and r["n_words"] == 14 for r in rows)
+
+
+def test_hostile_rows_are_refused_by_reason_and_good_ones_kept(base: Config, tmp_path: Path) -> None:
+    good = [TEXT.format(n) for n in NUMBERS]
+    bad = [
+        None, "", "\x00\x00", "word " * 200_000 + "x" * 50, "<p>" + good[0] + "</p>", good[1] + " 😀 😀", good[2] + " שלום",
+        good[0], good[0] + "\x00\u200b",
+    ]  # fmt: skip
+    meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, [*good, *bad], "parquet")})
+    texts = [r["text"] for r in rows]
+    assert texts[:4] == good
+    assert all(set(t.split()) <= {"word"} for t in texts[4:]), "of the rest only the long row gives passages"
+    assert meta["refused"]["null"] == 1
+    assert meta["refused"]["markup"] >= 1
+    assert meta["refused"]["symbol"] >= 1
+    assert meta["refused"]["other script"] >= 1
+    assert meta["refused"]["duplicate"] >= 2
+
+
+def test_near_duplicates_go(base: Config, tmp_path: Path) -> None:
+    long = TEXT.format("ten") + " After that wash all of the pots and put them away in the cupboard, one by one."
+    texts = [long, long.replace("cupboard", "cellar"), TEXT.format("two")]
+    meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, texts)}, near_duplicate=0.6)
+    assert meta["refused"]["near duplicate"] == 1
+    assert meta["passages"] == len(rows) == 2
+
+
+def test_only_duplicates_leave_one_and_nothing_is_an_error(base: Config, tmp_path: Path) -> None:
+    assert build(base, tmp_path, {"dataset": write(tmp_path, [TEXT.format("two")] * 50)})[0]["passages"] == 1
+    with pytest.raises(SaladError, match="pool is empty: every passage was refused"):
+        build(base, tmp_path, {"dataset": write(tmp_path, ["no"] * 5)})
+
+
+def test_errors_name_the_source_and_what_is_there(base: Config, tmp_path: Path) -> None:
+    path = write(tmp_path, [TEXT.format("two")], column="body")
+    with pytest.raises(SaladError, match=r"has no column 'text'.*its columns: body"):
+        build(base, tmp_path, {"dataset": path})
+    with pytest.raises(SaladError, match="cannot be opened"):
+        build(base, tmp_path, {"dataset": str(tmp_path / "missing.parquet")})
+    with pytest.raises(SaladError, match="unknown packaged text 'recipe'; did you mean 'recipes'"):
+        build(base, tmp_path, {"dataset": "packaged:recipe"})
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 not really")
+    with pytest.raises(SaladError, match=r"broken.parquet' cannot be"):
+        build(base, tmp_path, {"dataset": str(broken)})
+
+
+def test_limit_and_domain(base: Config, tmp_path: Path) -> None:
+    source = {"dataset": write(tmp_path, [TEXT.format(n) for n in NUMBERS]), "limit": 2, "domain": "soup"}
+    meta, rows = build(base, tmp_path, source)
+    assert meta["domains"] == {"soup": 2}
+    assert [r["domain"] for r in rows] == ["soup", "soup"]
+
+
+def test_the_estimate_is_that_of_the_planned_spans(base: Config, tmp_path: Path) -> None:
+    meta, (row,) = build(base, tmp_path, {"dataset": write(tmp_path, [TEXT.format("two")])})
+    chars = [b - a for a, b in spoken_ranges(row["text"], row["id"], base)]
+    rate = meta["rate"]
+    assert row["est_seconds"] == pytest.approx(sum(rate["per_span"] + rate["per_char"] * n for n in chars), rel=1e-5)
