@@ -125,9 +125,8 @@ def _converted(kind: str, name: str, packaged: Packaged) -> Path:
     version = convert.VERSION if kind == "models" else texts.VERSION
     key = artifact.make_key(name=name, package=packaged.package, version=version)
     found = artifact.read_manifest(folder)
-    if found and found.key == key:
-        if not artifact.damage(folder, found):
-            return folder
+    if found and found.key == key and not artifact.damage(folder, found):
+        return folder
     source = package_folder(packaged.module)
     if source is None:
         raise SaladError(

@@ -25,7 +25,9 @@ DEBUG = False
 ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. configs/demo.yaml.")]
 Name = Annotated[str | None, typer.Option("--name", help="Run name, in place of the configuration's.")]
 RunDir = Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/demo.")]
-SelectorName = Annotated[str | None, typer.Option("--selector", help="Strategy: a name from `salad strategies`, or file.py:Class.")]
+SelectorName = Annotated[
+    str | None, typer.Option("--selector", help="Strategy: a name from `salad strategies`, or file.py:Class.")
+]
 BudgetSeconds = Annotated[float | None, typer.Option("--budget", help="Seconds of synthetic speech a round.")]
 
 
@@ -176,7 +178,7 @@ def main() -> None:
     except SaladError as e:
         if DEBUG:
             raise
-        errors.print(f"[red]error:[/] ", end="")
+        errors.print("[red]error:[/] ", end="")
         errors.print(str(e), markup=False, soft_wrap=True)
         sys.exit(e.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -185,7 +187,7 @@ def main() -> None:
     except Exception as e:
         if DEBUG:
             raise
-        errors.print(f"[red]error:[/] ", end="")
+        errors.print("[red]error:[/] ", end="")
         usage = getattr(e, "format_message", None)
         text = usage() if usage else f"unexpected {type(e).__name__}: {e} (run again with --debug for the traceback)"
         errors.print(" ".join(str(text).split()), markup=False, soft_wrap=True)

@@ -93,5 +93,10 @@ def _print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*("–" if x is None else f"{x:.3f}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else escape(str(x)) for x in row))
+        table.add_row(
+            *(
+                "–" if x is None else f"{x:.3f}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else escape(str(x))
+                for x in row
+            )
+        )
     console.print(table)

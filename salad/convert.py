@@ -118,6 +118,7 @@ def _whisper_state(w: dict[str, torch.Tensor], layers: dict[str, int]) -> dict[s
 
     def attention(to: str, at: str, crossed: bool) -> None:
         """CTranslate2 fuses q, k, v (or k, v of a cross-attention); a Whisper key has no bias."""
+        names: tuple[str, ...]
         if crossed:
             linear(to + ".q_proj", w[f"{at}/linear_0/weight"], w[f"{at}/linear_0/bias"])
             fused, names, last = "linear_1", ("k_proj", "v_proj"), "linear_2"

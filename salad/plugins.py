@@ -44,6 +44,14 @@ def registered(kind: str, builtin: Mapping[str, str]) -> dict[str, str]:
     return known
 
 
+def fingerprint(name: str) -> str | None:
+    """A hash of the code behind `file.py:Class`, so that an edited plug-in is not taken for the old one."""
+    path = Path(name.rpartition(":")[0])
+    if path.suffix != ".py" or not path.is_file():
+        return None
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
 def _load(kind: str, target: str) -> Any:
     place, _, attribute = target.rpartition(":")
     try:
@@ -60,7 +68,8 @@ def _module_of_file(path: Path) -> Any:
     name = f"salad_plugin_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
-        assert spec and spec.loader
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:

@@ -128,9 +128,7 @@ class ShortWhisper:
         done = torch.zeros(len(states), dtype=torch.bool)
         produced, past = [], None
         for step in range(min(limit, self.model.config.max_target_positions - len(ids))):
-            out = self.model.model.decoder(
-                input_ids=current, encoder_hidden_states=states, past_key_values=past, use_cache=True
-            )
+            out = self.model.model.decoder(input_ids=current, encoder_hidden_states=states, past_key_values=past, use_cache=True)
             past = out.past_key_values
             scores = self.model.proj_out(out.last_hidden_state[:, -1]).float()
             scores[:, end + 1 :] = -torch.inf

@@ -21,9 +21,7 @@ def salad(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_one_run_end_to_end(
-    fake_config_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_run_end_to_end(fake_config_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert salad("run", str(fake_config_path), monkeypatch=monkeypatch) == 0
     out = capsys.readouterr().out
     assert "after round 1" in out
@@ -33,10 +31,10 @@ def test_one_run_end_to_end(
     for r in (0, 1):
         speech = run.store.manifest(f"round-{r:03d}/speech").meta
         assert 98 <= speech["seconds"] <= 102
-    chosen = [
-        pq.read_table(run.store.path(f"round-{r:03d}/speech/data"), columns=["id"])["id"].to_pylist() for r in (0, 1)
+    chosen = [pq.read_table(run.store.path(f"round-{r:03d}/speech/data"), columns=["id"])["id"].to_pylist() for r in (0, 1)]
+    aside = [
+        pq.read_table(run.store.path(f"{n}/data"), columns=["id"])["id"].to_pylist() for n in ("probe", "heldout", "natural")
     ]
-    aside = [pq.read_table(run.store.path(f"{n}/data"), columns=["id"])["id"].to_pylist() for n in ("probe", "heldout", "natural")]
     ids = [i for group in (*chosen, *aside) for i in group]
     assert len(ids) == len(set(ids)), "a text was used twice"
 

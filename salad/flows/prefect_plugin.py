@@ -16,7 +16,7 @@ FLAGS = {"--watch", "--no-watch", "--help", "--prompt", "--no-prompt"}  # every 
 
 
 @register_hook
-def setup_environment(*, ctx: HookContext) -> None:  # noqa: ARG001 - the name is part of Prefect's hook
+def setup_environment(*, ctx: HookContext) -> None:
     """Complete the deployment's name in this process's command line, if that is a `prefect` command."""
     as_module = sys.argv[0] == "-m" and "prefect" in sys.orig_argv
     if as_module or Path(sys.argv[0]).stem == "prefect":

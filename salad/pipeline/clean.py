@@ -29,7 +29,7 @@ def clean(text: str) -> str:
 
 
 def _printable(c: str) -> bool:
-    return c.isascii() and c.isprintable() or (not c.isascii() and unicodedata.category(c)[0] != "C")
+    return (c.isascii() and c.isprintable()) or (not c.isascii() and unicodedata.category(c)[0] != "C")
 
 
 def passages(text: str, min_words: int, max_words: int) -> Iterator[str]:

@@ -38,9 +38,7 @@ def load_assignment(folder: Path) -> np.ndarray:
     return assignment
 
 
-def balanced_kmeans(
-    x: np.ndarray, k: int, max_over_mean: float, iterations: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def balanced_kmeans(x: np.ndarray, k: int, max_over_mean: float, iterations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """FAISS k-means, then a capacity-limited assignment, recentred and assigned once more.
 
     x: (N, d). Returns assignment (N,) int32 and centroids (k, d) float32. No cluster holds more than
@@ -54,7 +52,7 @@ def balanced_kmeans(
         min_points_per_centroid=1,
     )  # fmt: skip
     kmeans.train(np.asarray(x, dtype=np.float32))
-    centroids = kmeans.centroids.copy()
+    centroids = np.array(kmeans.centroids)
     capacity = max(math.floor(max_over_mean * len(x) / k), math.ceil(len(x) / k))
     assignment = _assign_with_capacity(x, centroids, capacity)
     for _ in range(2):  # let the centroids follow the points that capacity moved

@@ -32,7 +32,7 @@ def build_embeddings(out: Path, config: Config, pool: Path, progress: Callable[[
         for part in parts:
             for batch in pq.ParquetFile(part).iter_batches(WINDOW, columns=["text"]):
                 texts = batch.column(0).to_pylist()
-                order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))  # noqa: B023
+                order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
                 batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
                 vectors = embed.map([[texts[i] for i in rows_] for rows_ in batches])
                 for n, (rows_, found) in enumerate(zip(batches, vectors, strict=True), 1):

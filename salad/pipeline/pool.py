@@ -27,10 +27,9 @@ _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "
 
 def build_pool(out: Path, config: Config, progress: Callable[[int], None]) -> dict[str, Any]:
     """Write `part-*.parquet` (schema POOL); returns counts, refusals by reason, and the voice's rate."""
-    engine = make_engine(config.speech.engine, config.speech.voice)
-    rate = measure_rate(engine, config.speech.voice)
+    prices = _Prices(config)
     refused: Counter[str] = Counter()
-    writer = _Parts(out)
+    writer = _Parts(out, prices)
     seen: set[bytes] = set()
     similar = _NearDuplicates(config.pool.near_duplicate)
     for source in config.pool.sources:
@@ -45,7 +44,6 @@ def build_pool(out: Path, config: Config, progress: Callable[[int], None]) -> di
                 refused["near duplicate"] += 1
                 continue
             row["id"] = digest.hex()
-            row["est_seconds"] = estimate_seconds(row["text"], row["id"], config, rate)
             writer.add(row)
             progress(writer.rows)
             kept += 1
@@ -57,12 +55,12 @@ def build_pool(out: Path, config: Config, progress: Callable[[int], None]) -> di
             f"the pool is empty: every passage was refused ({_counts(refused) or 'the sources hold no text'})",
             "check pool.sources and pool.min_words",
         )
-    return {"passages": writer.rows, "refused": dict(refused.most_common()), "rate": asdict(rate), "domains": writer.domains}
-
-
-def estimate_seconds(text: str, text_id: str, config: Config, rate: SpeakingRate) -> float:
-    """Seconds of speech that this text costs: its planned spoken spans at the voice's measured rate."""
-    return sum(rate.seconds(end - start) for start, end in spoken_ranges(text, text_id, config))
+    return {
+        "passages": writer.rows,
+        "refused": dict(refused.most_common()),
+        "rate": asdict(prices.rate) if prices.rate else None,
+        "domains": writer.domains,
+    }
 
 
 def spoken_ranges(text: str, text_id: str, config: Config) -> list[tuple[int, int]]:
@@ -174,11 +172,32 @@ class _NearDuplicates:
         return False
 
 
+class _Prices:
+    """`est_seconds` of rows: their planned spoken spans at the rate of the voice, measured on the first part."""
+
+    CALIBRATION_TEXTS = 64
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.engine = make_engine(config.speech.engine, config.speech.voice)
+        self.rate: SpeakingRate | None = None
+
+    def __call__(self, rows: list[dict[str, Any]]) -> None:
+        ranges = [spoken_ranges(row["text"], row["id"], self.config) for row in rows]
+        if self.rate is None:
+            some = range(0, len(rows), max(1, len(rows) // self.CALIBRATION_TEXTS))
+            spans = [rows[i]["text"][a:b].strip() for i in some for a, b in ranges[i]]
+            self.rate = measure_rate(self.engine, self.config.speech.voice, spans)
+        for row, spoken in zip(rows, ranges, strict=True):
+            row["est_seconds"] = sum(self.rate.seconds(b - a) for a, b in spoken)
+
+
 class _Parts:
     """Rows to Parquet files of `PART_ROWS` rows, one in memory at a time."""
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.rows, self._buffer, self._part = out, 0, [], 0
+    def __init__(self, out: Path, prices: _Prices) -> None:
+        self.out, self.prices, self.rows, self._part = out, prices, 0, 0
+        self._buffer: list[dict[str, Any]] = []
         self.domains: dict[str, int] = {}
 
     def add(self, row: dict[str, Any]) -> None:
@@ -191,6 +210,7 @@ class _Parts:
 
     def close(self) -> None:
         if self._buffer:
+            self.prices(self._buffer)
             table = pa.Table.from_pylist(self._buffer, POOL)
             pq.write_table(table, self.out / f"part-{self._part:05d}.parquet", compression="zstd")
             self._buffer, self._part = [], self._part + 1

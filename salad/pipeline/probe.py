@@ -62,8 +62,9 @@ def natural_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Pa
     rows = _describe(chosen, pool, load_assignment(clusters), "natural", "stands in for natural speech")
     supply = sum(r["est_seconds"] for r in rows)
     if supply < config.natural.seconds:
+        named = ", ".join(config.natural.domains)
         raise SaladError(
-            f"natural.seconds is {config.natural.seconds:.0f} but the texts of {', '.join(config.natural.domains)} make {supply:.0f} s",
+            f"natural.seconds is {config.natural.seconds:.0f} but the texts of {named} make {supply:.0f} s",
             "lower natural.seconds or add domains",
         )
     return Order(rows, budget=config.natural.seconds)

@@ -88,7 +88,9 @@ _SPEECH = pa.schema(
     ]
 )
 
-REJECTED = pa.schema([*SELECTION, ("seconds", pa.float32()), ("cer", pa.float32()), ("heard", pa.string()), ("rejected", pa.string())])
+REJECTED = pa.schema(
+    [*SELECTION, ("seconds", pa.float32()), ("cer", pa.float32()), ("heard", pa.string()), ("rejected", pa.string())]
+)
 
 
 def _hugging_face_feature(field: pa.Field) -> object:

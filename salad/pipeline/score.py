@@ -131,7 +131,11 @@ def shrink(mean: np.ndarray, squares: np.ndarray, n: np.ndarray) -> np.ndarray:
     within = squares.sum() / (n - 1).clip(0).sum()
     error = within / np.maximum(n, 1)
     between = max(float(np.var(mean[measured], ddof=1) - error[measured].mean()), 0.0)
-    centre = float(np.average(mean[measured], weights=1 / (between + error[measured]))) if between + within > 0 else float(mean[measured].mean())
+    centre = (
+        float(np.average(mean[measured], weights=1 / (between + error[measured])))
+        if between + within > 0
+        else float(mean[measured].mean())
+    )
     trust = np.where(measured & (between + error > 0), between / np.maximum(between + error, 1e-300), 0.0)
     return np.asarray(trust * mean + (1 - trust) * centre)
 

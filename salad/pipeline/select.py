@@ -54,7 +54,9 @@ def build_selection(
     chosen = selector.select(view, budget, generator(config.seed, "select", round_, name))
     check_selection(chosen, view, budget, name)
     if len(chosen.indices) == 0:
-        raise SaladError(f"selector '{name}' chose nothing within {budget.seconds:.0f} s", "raise select.budget above the shortest text")
+        raise SaladError(
+            f"selector '{name}' chose nothing within {budget.seconds:.0f} s", "raise select.budget above the shortest text"
+        )
     texts = read_pool(pool)
     reserve = reserve_for(chosen, view, generator(config.seed, "reserve", round_, name))
     pq.write_table(_rows(chosen, view, texts, name, round_, 0), out / "selection.parquet", compression="zstd")

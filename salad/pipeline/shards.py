@@ -36,7 +36,9 @@ The texts and the voice keep their own licences; see docs/licences.md.
 """
 
 
-def speech_row(row: dict[str, Any], spoken: list[tuple[int, int]], waves: list[audio.Wave], rate: int, **facts: Any) -> dict[str, Any]:
+def speech_row(
+    row: dict[str, Any], spoken: list[tuple[int, int]], waves: list[audio.Wave], rate: int, **facts: Any
+) -> dict[str, Any]:
     """A row of the speech schema: the spans' sounds one after the other, with their exact times."""
     import numpy as np
 

@@ -17,6 +17,7 @@ from salad.artifact import Manifest, make_key
 from salad.config import Config, load_config
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
+from salad.plugins import fingerprint
 from salad.seeds import derive
 
 Progress = Callable[[float], None]
@@ -45,9 +46,7 @@ class Run:
 
     def key(self, stage: Stage) -> str:
         inputs = {name: self.store.manifest(name).key for name in stage.inputs}
-        return make_key(
-            stage=stage.name, config=stage.depends, inputs=inputs, code=CODE_VERSION, seed=self.config.seed
-        )
+        return make_key(stage=stage.name, config=stage.depends, inputs=inputs, code=CODE_VERSION, seed=self.config.seed)
 
     def done(self, stage: Stage) -> Manifest | None:
         """The stage's manifest when it need not run; reads the inputs' manifests and every byte of its own."""
@@ -92,7 +91,15 @@ class Run:
             picked[name] = whole[top][below] if below else whole[top]
         return picked
 
-    def _speech(self, name: str, order: Callable[[], Any], inputs: tuple[str, ...], share: float = 1.0, judged: bool = True) -> Stage:
+    def _speech(
+        self,
+        name: str,
+        order: Callable[[], Any],
+        inputs: tuple[str, ...],
+        budget: float | None = None,
+        share: float = 1.0,
+        judged: bool = True,
+    ) -> Stage:
         from salad.pipeline import synthesize
 
         def checked(text_id: str) -> bool:
@@ -104,7 +111,8 @@ class Run:
         parts = self._part("speech", "interleave", "models.asr", "probe", "natural")
         if name.startswith("round-"):
             parts |= self._part("select.budget")
-        return Stage(name, build, {**parts, "share": share}, inputs, unit="s of speech")
+        parts["code"] = fingerprint(self.config.speech.engine)
+        return Stage(name, build, {**parts, "share": share}, inputs, total=budget, unit="s of speech")
 
     def _prepared(self, name: str, speech: str) -> Stage:
         from salad.pipeline import distil
@@ -148,7 +156,19 @@ class Run:
         from salad.pipeline import cluster, embed, pool, probe
 
         c, at = self.config, self._path
-        probes = self._speech("probe", lambda: probe.probe_order(c, at("pool"), at("clusters")), ("pool", "clusters"), judged=False)
+
+        def passages(out: Path, progress: Progress) -> dict[str, Any]:
+            return pool.build_pool(out, c, progress)
+
+        def embeddings(out: Path, progress: Progress) -> dict[str, Any]:
+            return embed.build_embeddings(out, c, at("pool"), progress)
+
+        def clusters(out: Path, progress: Progress) -> dict[str, Any]:
+            return cluster.build_clusters(out, c, at("embeddings"), progress)
+
+        probes = self._speech(
+            "probe", lambda: probe.probe_order(c, at("pool"), at("clusters")), ("pool", "clusters"), judged=False
+        )
         heldout = self._speech(
             "heldout",
             lambda: probe.heldout_order(c, at("pool"), at("clusters"), [at("probe")]),
@@ -156,14 +176,14 @@ class Run:
             judged=False,
         )
         return [
-            Stage("pool", lambda out, p: pool.build_pool(out, c, p), self._part("pool", "interleave", "speech.engine", "speech.voice"), unit="passages"),
-            Stage("embeddings", lambda out, p: embed.build_embeddings(out, c, at("pool"), p), self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
-            Stage("clusters", lambda out, p: cluster.build_clusters(out, c, at("embeddings"), p), self._part("cluster"), ("embeddings",), unit="texts"),
+            Stage("pool", passages, self._part("pool", "interleave", "speech.engine", "speech.voice"), unit="passages"),
+            Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
+            Stage("clusters", clusters, self._part("cluster"), ("embeddings",), unit="texts"),
             probes,
             heldout,
             self._prepared("prepared/probe", "probe"),
             self._prepared("prepared/heldout", "heldout"),
-        ]  # fmt: skip
+        ]
 
     def _stage_one(self) -> list[Stage]:
         from salad.pipeline import distil, natural, probe
@@ -176,6 +196,7 @@ class Run:
                 "natural",
                 lambda: probe.natural_order(c, at("pool"), at("clusters"), [at("probe"), at("heldout")]),
                 ("pool", "clusters", "probe", "heldout"),
+                budget=c.natural.seconds,
                 share=c.natural.asr_share,
             )
         stages = [spoken, self._prepared("prepared/natural", "natural")]
@@ -227,7 +248,12 @@ class Run:
 
         def selection(out: Path, progress: Progress) -> dict[str, Any]:
             folders = [at(name) for name in spoken]
-            return select.build_selection(out, c, r, at("pool"), at("embeddings"), at("clusters"), at(f"{here}/scores"), folders, progress)
+            return select.build_selection(
+                out, c, r, at("pool"), at("embeddings"), at("clusters"), at(f"{here}/scores"), folders, progress
+            )
+
+        def chosen() -> Any:
+            return select.selection_order(at(f"{here}/selection"), c.select.budget)
 
         return [
             Stage(
@@ -241,11 +267,11 @@ class Run:
             Stage(
                 f"{here}/selection",
                 selection,
-                self._part("select"),
+                {**self._part("select"), "code": fingerprint(c.select.selector)},
                 ("pool", "embeddings", "clusters", f"{here}/scores", *spoken),
                 unit="texts",
             ),
-            self._speech(f"{here}/speech", lambda: select.selection_order(at(f"{here}/selection"), c.select.budget), (f"{here}/selection",)),
+            self._speech(f"{here}/speech", chosen, (f"{here}/selection",), budget=c.select.budget),
             self._prepared(f"prepared/{here}", f"{here}/speech"),
             self._checkpoint(f"{here}/checkpoint", f"{before}/checkpoint", self._sources(r + 1), c.train.round_steps),
             self._metrics(f"{here}/metrics", f"{here}/checkpoint"),

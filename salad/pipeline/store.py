@@ -60,7 +60,9 @@ class Store:
             except BlockingIOError as e:
                 f.seek(0)
                 holder = " ".join(f.read().split()) or "another process"
-                raise SaladError(f"run {self.root} is in use by {holder}", "wait for it, stop it, or use --name for another run") from e
+                raise SaladError(
+                    f"run {self.root} is in use by {holder}", "wait for it, stop it, or use --name for another run"
+                ) from e
             f.truncate(0)
             f.write(f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})")
             f.flush()
@@ -86,7 +88,9 @@ class Store:
         try:
             return Config.model_validate(json.loads((self.root / "_run.json").read_text(encoding="utf-8"))["config"])
         except (OSError, ValueError, KeyError) as e:
-            raise SaladError(f"{self.root} is not a run of salad", "name a folder below runs/, or start one with `salad run`") from e
+            raise SaladError(
+                f"{self.root} is not a run of salad", "name a folder below runs/, or start one with `salad run`"
+            ) from e
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -135,7 +135,7 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _round(name: str) -> str | None:
-    """"round 3" for "round-003"."""
+    """ "round 3" for "round-003"."""
     return f"round {int(name.removeprefix('round-'))}" if name.startswith("round-") else None
 
 

@@ -22,6 +22,7 @@ from salad.config import Config
 from salad.pipeline import shards
 from salad.pipeline.models import Models
 from salad.pipeline.pool import spoken_ranges
+from salad.pipeline.schema import REJECTED
 from salad.tts.quality import Limits, character_error_rate, fault
 from salad.whisper import RATE
 
@@ -94,9 +95,9 @@ class Ledger:
             lag = {c: self.asked[c] - expected.get(c, 0.0) for c in self.reserve}
             fitting = (
                 (cluster, i)
-                for cluster in sorted(lag, key=lambda c: (-lag[c], c))  # noqa: B023
+                for cluster in sorted(lag, key=lambda c: (-lag[c], c))
                 for i, row in enumerate(self.reserve[cluster])
-                if row["est_seconds"] <= missing + slack  # noqa: B023
+                if row["est_seconds"] <= missing + slack
             )
             found = next(fitting, None)
             if found is None:
@@ -263,7 +264,7 @@ def _gather(out: Path, count: int, unreached: list[Row], name: str, config: Conf
     for i, path in enumerate(kept):
         (out / "data" / f"train-{i:05d}-of-{len(kept):05d}.parquet").hardlink_to(path)
     tables = [pq.read_table(_rejected_file(out, i)) for i in range(count)]
-    tables.append(pa.Table.from_pylist(unreached, shards.REJECTED))
+    tables.append(pa.Table.from_pylist(unreached, REJECTED))
     pq.write_table(pa.concat_tables(tables), out / "rejected.parquet", compression="zstd")
     first = f"train-00000-of-{len(kept):05d}.parquet"
     card = shards.CARD.format(

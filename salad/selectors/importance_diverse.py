@@ -81,7 +81,7 @@ class ImportanceDiverse:
         kmeans.train(x)
         index = faiss.IndexFlatL2(x.shape[1])
         index.add(x)
-        _, nearest = index.search(kmeans.centroids, min(CANDIDATES, len(rows)))
+        _, nearest = index.search(np.asarray(kmeans.centroids), min(CANDIDATES, len(rows)))
         taken: set[int] = set()
         for candidates in nearest:
             best = [i for i in candidates.tolist() if i not in taken]

@@ -34,6 +34,6 @@ def kl_from_states(
     """
     rows = [
         kl_divergence(nn.linear(t, teacher_head), nn.linear(s, student_head))
-        for t, s in zip(teacher_states.split(chunk), student_states.split(chunk), strict=True)
+        for t, s in zip(torch.split(teacher_states, chunk), torch.split(student_states, chunk), strict=True)
     ]
     return torch.cat(rows) if rows else student_states.new_zeros(0, dtype=torch.float32)

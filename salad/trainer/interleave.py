@@ -101,9 +101,7 @@ def token_modalities(offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) 
     return [int(np.searchsorted(ends, max(end - 1, 0), side="right")) for _, end in offsets]
 
 
-def lay_out(
-    offsets: Sequence[tuple[int, int]], spans: Sequence[Span], frames: Sequence[int], deaf: bool = False
-) -> Layout:
+def lay_out(offsets: Sequence[tuple[int, int]], spans: Sequence[Span], frames: Sequence[int], deaf: bool = False) -> Layout:
     """Place tokens and speech frames in the student's sequence.
 
     offsets: character range of each token of the text (the prefix token excluded). frames: number of

@@ -5,7 +5,7 @@ The whole order is fixed before the first step, so a resumed run skips to its pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -30,7 +30,7 @@ class Schedule(Dataset):  # type: ignore[type-arg]
 
 
 def make_schedule(
-    sources: dict[str, Sequence[Example]],
+    sources: Mapping[str, Sequence[Example]],
     weights: dict[str, float],
     batches: int,
     batch_size: int,

@@ -109,9 +109,7 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # so that a mean over an accumulated batch is one mean
         self._kl: list[float] = []
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
         student = self.accelerator.unwrap_model(model)
         dtype = self.teacher_head.dtype
         states = model(inputs).to(dtype)

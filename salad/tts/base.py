@@ -11,6 +11,7 @@ from salad import plugins
 from salad.audio import Wave
 from salad.errors import SaladError
 
+FEWEST_CHARS = 10  # between the shortest and the longest span, for a slope
 ENGINES = {"hibari": "salad.tts.hibari:HibariEngine"}
 
 
@@ -69,29 +70,18 @@ class SpeakingRate:
         return max(self.per_span + self.per_char * chars, 0.1)
 
 
-# IEEE Recommended Practice for Speech Quality Measurements (1969): the "Harvard sentences", list 1.
-HARVARD = (
-    "The birch canoe slid on the smooth planks.",
-    "Glue the sheet to the dark blue background.",
-    "It's easy to tell the depth of a well.",
-    "These days a chicken leg is a rare dish.",
-    "Rice is often served in round bowls.",
-    "The juice of lemons makes fine punch.",
-    "The box was thrown beside the parked truck.",
-    "The hogs were fed chopped corn and garbage.",
-    "Four hours of steady work faced us.",
-    "A large size in stockings is hard to sell.",
-)
+def measure_rate(engine: Engine, voice: str, texts: list[str]) -> SpeakingRate:
+    """Least-squares fit of the seconds that `texts` take on their characters.
 
-
-def measure_rate(engine: Engine, voice: str, texts: list[str] | None = None) -> SpeakingRate:
-    """Least-squares fit over spans of 3 to 20 words; by default cut from the Harvard sentences."""
-    if texts is None:
-        words = " ".join(HARVARD).split()
-        texts = [" ".join(words[i : i + n]) for i, n in zip(range(0, 60, 5), (3, 5, 7, 9, 11, 13, 15, 17, 19, 6, 10, 14))]
-    spoken = engine.synthesize(texts, voice)
-    design = np.stack([np.ones(len(texts)), [len(t) for t in texts]], axis=1)
-    (per_span, per_char), *_ = np.linalg.lstsq(design, np.array([s.seconds for s in spoken]), rcond=None)
+    Give spans like those that will be spoken: long words take less time a character than short ones.
+    """
+    seconds = np.array([s.seconds for s in engine.synthesize(texts, voice)])
+    chars = np.array([len(t) for t in texts], dtype=np.float64)
+    design = np.stack([np.ones(len(texts)), chars], axis=1)
+    if np.ptp(chars) < FEWEST_CHARS:  # no slope can be told from spans of one length
+        per_span, per_char = 0.0, float(seconds.sum() / chars.sum())
+    else:
+        (per_span, per_char), *_ = np.linalg.lstsq(design, seconds, rcond=None)
     if per_char <= 0:
         raise SaladError(f"voice '{voice}' of engine '{engine.name}' does not speak longer for longer text", "try another voice")
     return SpeakingRate(float(per_span), float(per_char))

@@ -46,5 +46,5 @@ def test_more_clusters_than_texts_is_a_clear_error(fake_config_path) -> None:  #
     run = Run(load_config(fake_config_path, {"cluster.k": 9_999}))
     for stage in run.stages[:2]:
         run.execute(stage)
-    with pytest.raises(SaladError, match="cluster.k is 9999 but the pool has"):
+    with pytest.raises(SaladError, match=r"cluster\.k is 9999 but the pool has"):
         run.execute(run.stages[2])

@@ -53,7 +53,7 @@ def test_every_file_format(base: Config, tmp_path: Path, kind: str) -> None:
     assert [r["text"] for r in rows] == [TEXT.format(n) for n in NUMBERS]
     assert meta["passages"] == 4
     assert len({r["id"] for r in rows}) == 4
-    assert all(r["est_seconds"] > 0 and r["n_words"] == 14 for r in rows)
+    assert all(r["est_seconds"] > 0 and r["n_words"] == 15 for r in rows)
 
 
 def test_hostile_rows_are_refused_by_reason_and_good_ones_kept(base: Config, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_hostile_rows_are_refused_by_reason_and_good_ones_kept(base: Config, tmp
 def test_near_duplicates_go(base: Config, tmp_path: Path) -> None:
     long = TEXT.format("ten") + " After that wash all of the pots and put them away in the cupboard, one by one."
     texts = [long, long.replace("cupboard", "cellar"), TEXT.format("two")]
-    meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, texts)}, near_duplicate=0.6)
+    meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, texts)}, near_duplicate=0.5)
     assert meta["refused"]["near duplicate"] == 1
     assert meta["passages"] == len(rows) == 2
 

@@ -22,7 +22,7 @@ from tests.fakes import RATE, ToneEngine
 
 
 def row(i: int, cluster: int = 0, seconds: float = 2.0, text: str | None = None) -> dict[str, Any]:
-    text = text or f"the soup number {i} is warm and the bread is cold and fresh today"
+    text = text or (f"hush {i} " * 7 if "7" in str(i) else f"the soup number {i} is warm and the bread is cold and fresh today")
     return {"id": f"{i:032x}", "text": text, "source": "s", "domain": "d", "cluster": cluster, "rank": i, "est_seconds": seconds,
             "selector": "x", "reason": "y", "round": 0}  # fmt: skip
 
@@ -57,13 +57,16 @@ def test_a_failure_is_replaced_from_its_own_cluster() -> None:
 
 
 class SomeFail(ToneEngine):
-    """Silent for texts with a 7 in their number."""
+    """Silent for the texts of `row` with a 7 in their number."""
 
     said: list[str] = []
 
     def synthesize(self, texts: list[str], voice: str) -> list[Speech]:
         type(self).said += texts
-        return [Speech(np.zeros(RATE, np.float32), RATE) if "7" in t else s for t, s in zip(texts, super().synthesize(texts, voice), strict=True)]
+        return [
+            Speech(np.zeros(RATE, np.float32), RATE) if "hush" in t else s
+            for t, s in zip(texts, super().synthesize(texts, voice), strict=True)
+        ]
 
 
 @pytest.fixture
@@ -78,7 +81,11 @@ def speak(out: Path, config: Config, order: Order) -> tuple[dict[str, Any], Mode
 
 
 def test_shards_open_in_pyarrow_and_datasets_and_spans_are_exact(tmp_path: Path, config: Config) -> None:
-    order = Order([row(i, i % 2) for i in range(20)], {0: [row(100 + 2 * i, 0) for i in range(9)], 1: [row(201 + 2 * i, 1) for i in range(9)]}, 60.0)
+    order = Order(
+        [row(i, i % 2) for i in range(20)],
+        {0: [row(100 + 2 * i, 0) for i in range(9)], 1: [row(201 + 2 * i, 1) for i in range(9)]},
+        60.0,
+    )
     meta, _ = speak(tmp_path / "speech", config, order)
     assert 58.8 <= meta["seconds"] <= 61.2
     assert meta["rejected"]["silent"] >= 2
@@ -88,7 +95,7 @@ def test_shards_open_in_pyarrow_and_datasets_and_spans_are_exact(tmp_path: Path,
     assert sum(table["seconds"].to_pylist()) == pytest.approx(meta["seconds"], abs=0.01)
     rejected = pq.read_table(tmp_path / "speech/rejected.parquet").to_pylist()
     assert {r["rejected"] for r in rejected} <= {"silent", "over budget", "budget met before its turn"}
-    assert all("7" in r["text"] for r in rejected if r["rejected"] == "silent")
+    assert all("hush" in r["text"] for r in rejected if r["rejected"] == "silent")
     spoken = set(table["id"].to_pylist())
     assert not spoken & {r["id"] for r in rejected}
 
@@ -126,7 +133,9 @@ def test_a_finished_shard_is_not_spoken_again_and_the_rest_is_the_same(tmp_path:
     (tmp_path / "killed").mkdir()
     with pytest.raises(Stopped):
         build_speech(tmp_path / "killed", "test", order, config, models, stop_after_two)
-    finished = {i for p in (tmp_path / "killed/_shards").glob("*.parquet") for i in pq.read_table(p, columns=["text"])["text"].to_pylist()}
+    finished = {
+        i for p in (tmp_path / "killed/_shards").glob("*.parquet") for i in pq.read_table(p, columns=["text"])["text"].to_pylist()
+    }
     said_by.said.clear()
     again = build_speech(tmp_path / "killed", "test", order, config, models, lambda s: None)
     assert again == whole

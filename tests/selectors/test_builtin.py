@@ -72,9 +72,7 @@ def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
 def test_clusters_are_drawn_with_their_probabilities(name: str, distribution: str) -> None:
     pool = make_pool(60_000, seconds=(5, 5))
     pool.taken[:] = False
-    first = np.concatenate(
-        [make_selector(name).select(pool, Budget(500.0), np.random.default_rng(s)).indices for s in range(20)]
-    )
+    first = np.concatenate([make_selector(name).select(pool, Budget(500.0), np.random.default_rng(s)).indices for s in range(20)])
     counts = np.bincount(pool.cluster[first], minlength=K)
     assert chi_square(counts, getattr(pool.clusters, distribution)) > 1e-3
     wrong = pool.clusters.p_target if distribution == "p_web" else pool.clusters.p_web

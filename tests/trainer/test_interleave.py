@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ ranges = st.tuples(st.integers(1, 6), st.integers(0, 5)).map(lambda p: (p[0], p[
 def test_a_plan_partitions_the_text_and_alternates(text, seed, speech, read, start) -> None:  # type: ignore[no-untyped-def]
     spans = plan_spans(text, "id", seed, speech, read, start)
     assert "".join(text[s.char_start : s.char_end] for s in spans) == text
-    assert all(a.modality != b.modality for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.modality != b.modality for a, b in pairwise(spans))
     assert spans[-1].modality == "text", "something must be left to predict"
     for span in spans:
         words = text[span.char_start : span.char_end].split()

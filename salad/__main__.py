@@ -1,0 +1,5 @@
+"""`python -m salad` is `salad`."""
+
+from salad.cli import main
+
+main()

@@ -1,0 +1,126 @@
+"""Can this configuration run here? Each thing that it needs, found or missing, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from salad.config import Config
+from salad.errors import SaladError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    ok: bool
+    what: str
+    advice: str = ""
+
+
+def examine(config: Config) -> bool:
+    """Print every finding; True when nothing is missing."""
+    from salad.console import console
+
+    findings = list(_findings(config))
+    for finding in findings:
+        mark = "[green]ok     [/]" if finding.ok else "[red]missing[/]"
+        console.print(mark, end=" ")
+        console.print(finding.what, markup=False, soft_wrap=True)
+        if not finding.ok:
+            console.print(f"        -> {finding.advice}", markup=False, soft_wrap=True)
+    missing = sum(not f.ok for f in findings)
+    console.print(f"\n{missing} of {len(findings)} things are missing" if missing else "\nThis configuration can run here")
+    return missing == 0
+
+
+def _findings(config: Config) -> Iterator[Finding]:
+    yield from _models(config)
+    yield from _sources(config)
+    yield from _speech(config)
+    yield _selector(config)
+    if config.natural.shards:
+        from salad.pipeline.shards import shard_files
+
+        found = len(shard_files(Path(config.natural.shards)))
+        what = f"natural speech: {found} shards in {config.natural.shards}"
+        yield Finding(found > 0, what, "prepare speech shards with span times as docs/shards.md says")
+    free = shutil.disk_usage(_existing_parent(config.run_dir)).free
+    yield Finding(free > 2 * GIB, f"disk: {free / GIB:.1f} GiB free for {config.run_dir}", "free at least 2 GiB")
+
+
+def _models(config: Config) -> Iterator[Finding]:
+    from salad import assets
+
+    names = {"lm": config.models.lm, "encoder": config.models.encoder, "embedder": config.models.embedder}
+    if config.models.asr:
+        names["asr"] = config.models.asr
+    for role, name in names.items():
+        place = assets.where(name)
+        advice = "it is fetched from the hub at first use; without a network put it in a local folder and name that"
+        yield Finding(place is not None, f"{role} {name}: {place or 'not on this machine'}", advice)
+    if assets.where(config.models.encoder):
+        from transformers import AutoConfig
+
+        kind = assets.load_pretrained(AutoConfig, config.models.encoder).model_type
+        yield Finding(kind == "whisper", f"encoder kind: {kind}", "this version hears with Whisper encoders only")
+    elif "whisper" not in config.models.encoder.lower():
+        yield Finding(False, f"encoder kind of {config.models.encoder}: unknown", "this version hears with Whisper encoders only")
+
+
+def _sources(config: Config) -> Iterator[Finding]:
+    from salad import assets
+
+    for source in config.pool.sources:
+        name = source.dataset
+        if name.startswith("packaged:"):
+            known = assets.TEXTS.get(name.removeprefix("packaged:"))
+            ok = known is not None and (assets.package_folder(known.module) is not None)
+            yield Finding(ok, f"texts {name}", f"one of {', '.join(assets.TEXTS)}, with its package installed (`make setup`)")
+        elif Path(name).suffix:
+            yield Finding(
+                bool(list(Path().glob(name))) if not Path(name).is_absolute() else Path(name).exists(),
+                f"texts {name}",
+                "no such file",
+            )
+        else:
+            advice = "it is streamed from the hub; without a network use a local file or packaged:NAME"
+            yield Finding(_hub_answers(name), f"texts {name} (hub)", advice)
+
+
+def _hub_answers(name: str) -> bool:
+    from huggingface_hub import dataset_info
+
+    try:
+        dataset_info(name, timeout=5)
+    except Exception:
+        return False
+    return True
+
+
+def _speech(config: Config) -> Iterator[Finding]:
+    from salad.tts.base import make_engine
+
+    what = f"engine {config.speech.engine}, voice {config.speech.voice}"
+    try:
+        make_engine(config.speech.engine, config.speech.voice)
+        yield Finding(True, what)
+    except SaladError as e:
+        yield Finding(False, what, str(e))
+
+
+def _selector(config: Config) -> Finding:
+    from salad.selectors.base import make_selector
+
+    what = f"selector {config.select.selector}"
+    try:
+        make_selector(config.select.selector)
+        return Finding(True, what)
+    except SaladError as e:
+        return Finding(False, what, str(e))
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
