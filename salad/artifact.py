@@ -6,6 +6,7 @@ folder of the same key is handed to the next attempt, so a stage can keep the sh
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -115,14 +116,21 @@ def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
         manifest = Manifest(**{**asdict(manifest), "meta": meta, "files": files, "seconds": seconds})
         sync_json(partial / MANIFEST, asdict(manifest))
         _replace_folder(partial, folder)
-    except OSError as e:
-        if e.errno in (28, 122):  # ENOSPC, EDQUOT
+    except Exception as e:
+        if _disk_is_full(e):
             raise SaladError(
                 f"the disk is full while writing {folder}",
                 "free some space and run the same command again; everything published before is intact",
             ) from e
         raise
     return manifest
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Writers of their own (safetensors, Arrow) say it in words, not always in an errno."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _replace_folder(new: Path, folder: Path) -> None:

@@ -96,6 +96,8 @@ def report(folder: RunDir) -> None:
 @app.command()
 def status(folder: RunDir) -> None:
     """Which stages of a run are done, and what is missing."""
+    from rich.markup import escape
+
     from salad.console import console, describe
 
     run_ = _existing(folder)
@@ -107,7 +109,7 @@ def status(folder: RunDir) -> None:
             manifest = None
         missing += manifest is None
         done = f"[green]done[/] {manifest.seconds:7.1f} s" if manifest else "[yellow]missing[/]       "
-        console.print(f"{done}  {stage.name:<24} [dim]{describe(manifest.meta) if manifest else ''}[/]", soft_wrap=True)
+        console.print(f"{done}  {stage.name:<24} [dim]{escape(describe(manifest.meta)) if manifest else ''}[/]", soft_wrap=True)
     console.print(f"\n{missing} of {len(run_.stages)} stages are missing" if missing else "\nEverything is done")
 
 

@@ -82,7 +82,7 @@ def print_summary(run: Run) -> None:
     from salad.pipeline import summary
 
     console.print()
-    _print_table("Speech chosen and spoken", summary.SPEECH_COLUMNS, summary.speech_rows(run))
+    _print_table(f"Speech chosen by {run.config.select.selector} and spoken", summary.SPEECH_COLUMNS, summary.speech_rows(run))
     _print_table("Held-out texts: never chosen from, never trained on (nats)", summary.HELDOUT_COLUMNS, summary.heldout_rows(run))
     _print_table("D by domain, which the method never sees (nats)", *summary.domain_rows(run))
     _print_table("Wall time (s)", *summary.time_rows(run))

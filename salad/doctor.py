@@ -72,6 +72,7 @@ def _models(config: Config) -> Iterator[Finding]:
 
 def _sources(config: Config) -> Iterator[Finding]:
     from salad import assets
+    from salad.pipeline.pool import names_files, source_files
 
     for source in config.pool.sources:
         name = source.dataset
@@ -79,12 +80,8 @@ def _sources(config: Config) -> Iterator[Finding]:
             known = assets.TEXTS.get(name.removeprefix("packaged:"))
             ok = known is not None and (assets.package_folder(known.module) is not None)
             yield Finding(ok, f"texts {name}", f"one of {', '.join(assets.TEXTS)}, with its package installed (`make setup`)")
-        elif Path(name).suffix:
-            yield Finding(
-                bool(list(Path().glob(name))) if not Path(name).is_absolute() else Path(name).exists(),
-                f"texts {name}",
-                "no such file",
-            )
+        elif names_files(name):
+            yield Finding(bool(source_files(source)), f"texts {name}", "no such file")
         else:
             advice = "it is streamed from the hub; without a network use a local file or packaged:NAME"
             yield Finding(_hub_answers(name), f"texts {name} (hub)", advice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ def build_embeddings(out: Path, config: Config, pool: Path, progress: Callable[[
     parts = sorted(pool.glob("part-*.parquet"))
     rows = sum(pq.read_metadata(p).num_rows for p in parts)
     embed = _Embedder(config.models.embedder, pick_dtype(config.train.dtype))
-    matrix = np.lib.format.open_memmap(out / FILE, mode="w+", dtype=np.float16, shape=(rows, embed.width))
+    matrix = _reserved_memmap(out / FILE, (rows, embed.width))
     at = 0
     with embed:
         for part in parts:
@@ -41,6 +42,14 @@ def build_embeddings(out: Path, config: Config, pool: Path, progress: Callable[[
                 at += len(texts)
     matrix.flush()
     return {"rows": rows, "width": embed.width}
+
+
+def _reserved_memmap(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float16]]:
+    """A memory map whose disk space is taken at once: a full disk is an error here, not a signal later."""
+    matrix = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    with path.open("r+b") as f:
+        os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
+    return matrix
 
 
 class _Embedder:

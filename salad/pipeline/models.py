@@ -54,6 +54,7 @@ class Models:
 def quiet_libraries() -> None:
     """Progress bars and advice of libraries are not ours to show."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|transformers|accelerate")

@@ -75,6 +75,18 @@ def read_pool(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables([pq.read_table(p, columns=columns) for p in sorted(folder.glob("part-*.parquet"))])
 
 
+def source_files(source: Source) -> dict[str, int]:
+    """Local files behind a source and their sizes: what a pool depends on beside its configuration."""
+    if not names_files(source.dataset) or "://" in source.dataset:
+        return {}
+    return {str(path): path.stat().st_size for path in _matches(source.dataset)}
+
+
+def names_files(dataset: str) -> bool:
+    """Whether a source is given as files (a path, a glob or a URL of a known kind) and not by a hub name."""
+    return Path(dataset).suffix.lower() in _BUILDERS
+
+
 def _passages_of(source: Source, config: Config, refused: Counter[str]) -> Iterator[dict[str, Any]]:
     low, high = config.pool.min_words, config.pool.max_words
     packaged = source.dataset.removeprefix("packaged:") if source.dataset.startswith("packaged:") else None
@@ -105,7 +117,7 @@ def open_source(source: Source) -> Iterable[dict[str, Any]]:
     suffix = Path(name).suffix.lower()
     try:
         if suffix in _BUILDERS:
-            if "://" not in name and not list(Path().glob(name) if not Path(name).is_absolute() else _glob_absolute(name)):
+            if "://" not in name and not _matches(name):
                 raise FileNotFoundError(f"no file matches {name}")
             stream = datasets.load_dataset(_BUILDERS[suffix], data_files={source.split: name}, **options)
         else:
@@ -140,9 +152,10 @@ def _guarded(stream: Iterable[dict[str, Any]], source: Source) -> Iterator[dict[
         yield row
 
 
-def _glob_absolute(pattern: str) -> list[Path]:
+def _matches(pattern: str) -> list[Path]:
+    """The files of a path or glob, relative or absolute."""
     path = Path(pattern)
-    return list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
 
 
 class _NearDuplicates:

@@ -157,6 +157,8 @@ class Run:
 
         c, at = self.config, self._path
 
+        files = {name: size for source in c.pool.sources for name, size in pool.source_files(source).items()}
+
         def passages(out: Path, progress: Progress) -> dict[str, Any]:
             return pool.build_pool(out, c, progress)
 
@@ -176,7 +178,12 @@ class Run:
             judged=False,
         )
         return [
-            Stage("pool", passages, self._part("pool", "interleave", "speech.engine", "speech.voice"), unit="passages"),
+            Stage(
+                "pool",
+                passages,
+                {**self._part("pool", "interleave", "speech.engine", "speech.voice"), "files": files},
+                unit="passages",
+            ),
             Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
             Stage("clusters", clusters, self._part("cluster"), ("embeddings",), unit="texts"),
             probes,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
 
-SPEECH_COLUMNS = ["round", "selector", "asked s", "spent s", "texts", "rejected", "CER", "clusters", "1/Σp²"]
+SPEECH_COLUMNS = ["round", "asked s", "spent s", "texts", "rejected", "CER", "clusters", "1/Σp²"]
 HELDOUT_COLUMNS = ["student", "steps", "D", "± SE", "M", "F"]
 
 
@@ -93,7 +93,7 @@ def speech_rows(run: Run) -> list[list[Any]]:
             scores = run.store.manifest(f"round-{r:03d}/scores").meta
             turned_down = sum(speech["rejected"].values())
             rows.append(
-                [str(r), selection["selector"], f"{speech['budget']:.0f}", f"{speech['seconds']:.1f}", speech["rows"],
+                [str(r), f"{speech['budget']:.0f}", f"{speech['seconds']:.1f}", speech["rows"],
                  turned_down, speech["cer"], selection["clusters"], f"{scores['effective_clusters']:.1f}"]
             )  # fmt: skip
     return rows

@@ -11,6 +11,7 @@ from salad import plugins
 from salad.audio import Wave
 from salad.errors import SaladError
 
+FASTEST = 1e-3  # seconds a character: no voice speaks a thousand characters a second
 FEWEST_CHARS = 10  # between the shortest and the longest span, for a slope
 ENGINES = {"hibari": "salad.tts.hibari:HibariEngine"}
 
@@ -82,6 +83,6 @@ def measure_rate(engine: Engine, voice: str, texts: list[str]) -> SpeakingRate:
         per_span, per_char = 0.0, float(seconds.sum() / chars.sum())
     else:
         (per_span, per_char), *_ = np.linalg.lstsq(design, seconds, rcond=None)
-    if per_char <= 0:
+    if per_char < FASTEST:
         raise SaladError(f"voice '{voice}' of engine '{engine.name}' does not speak longer for longer text", "try another voice")
     return SpeakingRate(float(per_span), float(per_char))

@@ -74,7 +74,8 @@ def test_hostile_rows_are_refused_by_reason_and_good_ones_kept(base: Config, tmp
 
 
 def test_near_duplicates_go(base: Config, tmp_path: Path) -> None:
-    long = TEXT.format("ten") + " After that wash all of the pots and put them away in the cupboard, one by one."
+    long = "After that wash all of the pots and pans with hot water and a little soap, dry them with a clean cloth, "
+    long += "and put them away in the cupboard above the sink, one by one."
     texts = [long, long.replace("cupboard", "cellar"), TEXT.format("two")]
     meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, texts)}, near_duplicate=0.5)
     assert meta["refused"]["near duplicate"] == 1

@@ -235,7 +235,7 @@ def test_tables_hold_the_numbers_of_the_artefacts(page: Page) -> None:
     assert heldout[0] == ["student", "steps", "D", "± SE", "M", "F"]
     assert heldout[-2] == ["after round 1", "18", "1.250", "0.289", "1.250", "0.000"]
     assert page.tables["D by domain, which the method never sees"][1] == ["no speech at all", "3.500"]
-    assert page.tables["Speech chosen and spoken"][2] == ["1", "importance-diverse", "60", "59.5", "12", "2", "0.062", "2", "1.6"]
+    assert page.tables["Speech chosen and spoken"][2] == ["1", "60", "59.5", "12", "2", "0.062", "2", "1.6"]
     assert page.tables["Refused"][1:] == [["too short", "1,234"], [HOSTILE[1], "5"]]
     assert page.tables["Wall time (s)"][0][-1] == "sum"
     clusters = page.tables[""]
