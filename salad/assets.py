@@ -71,15 +71,20 @@ def model_folder(name: str) -> Path:
 
     Raises SaladError that says what was tried when the model cannot be had.
     """
+    check_name(name)
     local = Path(name)
     if local.is_dir():
         return local
-    if name.startswith((".", "/", "~")):
-        raise SaladError(f"model folder {name} does not exist", "give an existing folder or a hub name in `models`")
     packaged = MODELS.get(name)
     if packaged and (_is_cached("models", name) or package_folder(packaged.module)):
         return _converted("models", name, packaged)
     return _from_hub(name, packaged)
+
+
+def check_name(name: str) -> None:
+    """SaladError for a name that can only be a folder and is none."""
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise SaladError(f"model folder {name} does not exist", "give an existing folder or a hub name in `models`")
 
 
 def where(name: str) -> str | None:

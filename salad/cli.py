@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DEBUG = False
+STOPPED = 130  # the shell's status for Ctrl+C; typer returns it in place of raising
 
 ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. configs/demo.yaml.")]
 Name = Annotated[str | None, typer.Option("--name", help="Run name, in place of the configuration's.")]
@@ -176,6 +177,8 @@ def main() -> None:
 
     try:
         code = app(standalone_mode=False)
+        if code == STOPPED:
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except SaladError as e:
         if DEBUG:
@@ -185,7 +188,7 @@ def main() -> None:
         sys.exit(e.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         errors.print("\nstopped; the same command goes on where it was")
-        sys.exit(130)
+        sys.exit(STOPPED)
     except Exception as e:
         if DEBUG:
             raise

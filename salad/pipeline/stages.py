@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import salad
+from salad import assets
 from salad.artifact import Manifest, make_key
 from salad.config import Config, load_config
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
 from salad.plugins import fingerprint
 from salad.seeds import derive
+from salad.selectors.base import make_selector
+from salad.tts.base import make_engine
 
 Progress = Callable[[float], None]
 CODE_VERSION = f"{salad.__version__}/1"  # raise the number when a stage's bytes change for equal inputs
@@ -305,4 +308,13 @@ def open_run(config: str | Path, overrides: dict[str, Any], at_least: int = 1) -
     if loaded.rounds < at_least:
         loaded = load_config(config, {**overrides, "rounds": at_least})
     quiet_libraries()
+    _check_names(loaded)
     return Run(loaded)
+
+
+def _check_names(config: Config) -> None:
+    """Names that would only be looked up after minutes of work: SaladError at once when one is wrong."""
+    make_selector(config.select.selector)
+    make_engine(config.speech.engine, config.speech.voice)
+    for name in filter(None, config.models.model_dump().values()):
+        assets.check_name(name)
