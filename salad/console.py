@@ -84,6 +84,8 @@ def print_summary(run: Run) -> None:
     console.print()
     _print_table(f"Speech chosen by {run.config.select.selector} and spoken", summary.SPEECH_COLUMNS, summary.speech_rows(run))
     _print_table("Held-out texts: never chosen from, never trained on (nats)", summary.HELDOUT_COLUMNS, summary.heldout_rows(run))
+    if verdict := summary.against_control(run):
+        console.print(f"{verdict}\n", soft_wrap=True)
     _print_table("D by domain, which the method never sees (nats)", *summary.domain_rows(run))
     _print_table("Wall time (s)", *summary.time_rows(run))
 

@@ -49,6 +49,19 @@ def heldout_rows(run: Run) -> list[list[Any]]:
     return rows
 
 
+def against_control(run: Run) -> str | None:
+    """In words: the last round against Stage I data alone for as many steps, text by text; None without a control."""
+    labels = {name: label for label, name, _ in students(run)}
+    last, control = f"round-{run.config.rounds - 1:03d}/metrics", "control/metrics"
+    found = paired_difference(run, last, control) if last in labels and control in labels else None
+    if found is None:
+        return None
+    difference, error = found
+    side = "below" if difference < 0 else "above"
+    clear = "" if abs(difference) > 2 * error else ": no clear difference"
+    return f"Text by text, D {labels[last]} is {abs(difference):.3f} ± {error:.3f} {side} the control’s{clear}."
+
+
 def domain_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of D by domain, one row a student."""
     named = [(label, metrics(run, name)) for label, name, _ in students(run)]

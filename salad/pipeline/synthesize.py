@@ -7,6 +7,7 @@ build go on where it was: the sidecar replays the shard's outcome, so the texts 
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -256,13 +257,21 @@ def _finished(out: Path, number: int) -> dict[str, Any] | None:
         return None
 
 
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file; a copy on file systems that have no hard links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy(source, target)
+
+
 def _gather(out: Path, count: int, unreached: list[Row], name: str, config: Config, seconds: float, rows: int) -> None:
     """Final names, one `rejected.parquet`, and the dataset card. Shards without a row are left out."""
     kept = [p for p in (_kept_file(out, i) for i in range(count)) if pq.read_metadata(p).num_rows]
     for stale in (out / "data").iterdir():
         stale.unlink()
     for i, path in enumerate(kept):
-        (out / "data" / f"train-{i:05d}-of-{len(kept):05d}.parquet").hardlink_to(path)
+        _link(path, out / "data" / f"train-{i:05d}-of-{len(kept):05d}.parquet")
     tables = [pq.read_table(_rejected_file(out, i)) for i in range(count)]
     tables.append(pa.Table.from_pylist(unreached, REJECTED))
     pq.write_table(pa.concat_tables(tables), out / "rejected.parquet", compression="zstd")

@@ -63,22 +63,8 @@ def _result(run: Run) -> Iterator[str]:
         yield f"On {_count(texts, 'held-out text')} D, in nats a position, is {_listed(levels)}."
     if NO_SPEECH in measured:
         yield f"With no speech at all, guessing from the text around it, D is {measured[NO_SPEECH][1]['D']:.3f}."
-    last = f"round-{run.config.rounds - 1:03d}/metrics"
-    if CONTROL in measured and last in measured:
-        yield from _against_control(run, measured[last][0], last)
-
-
-def _against_control(run: Run, label: str, last: str) -> Iterator[str]:
-    found = summary.paired_difference(run, last, CONTROL)
-    if found is None:
-        return
-    difference, error = found
-    side = "below" if difference < 0 else "above"
-    clear = "" if abs(difference) > 2 * error else ": no clear difference"
-    yield (
-        "The control had the data of Stage I alone, for as many steps. "
-        f"Text by text, D {label} is {abs(difference):.3f} ± {error:.3f} {side} the control’s{clear}."
-    )
+    if verdict := summary.against_control(run):
+        yield f"The control had the data of Stage I alone, for as many steps. {verdict}"
 
 
 def _natural_seconds(run: Run) -> str:
