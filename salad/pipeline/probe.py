@@ -20,6 +20,7 @@ from salad.pipeline.select import taken_ids
 from salad.pipeline.synthesize import Order
 from salad.seeds import generator
 
+NATURAL_SPARE = 1.2  # of natural.seconds is lined up, for what is turned down or shorter than expected
 SPARE = 4  # texts that stand by for a cluster's probes that make no sound
 
 
@@ -67,7 +68,8 @@ def natural_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Pa
             f"natural.seconds is {config.natural.seconds:.0f} but the texts of {named} make {supply:.0f} s",
             "lower natural.seconds or add domains",
         )
-    return Order(rows, budget=config.natural.seconds)
+    enough = int(np.searchsorted(np.cumsum([r["est_seconds"] for r in rows]), NATURAL_SPARE * config.natural.seconds)) + 1
+    return Order(rows[:enough], budget=config.natural.seconds)
 
 
 def text_only_rows(config: Config, pool: Path, clusters: Path, taken: Iterable[Path], n: int) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import SELECTION
-from salad.pipeline.synthesize import Order
+from salad.pipeline.synthesize import NOT_REACHED, Order
 from salad.seeds import generator
 from salad.selectors.base import Budget, ClusterTable, PoolView, Selection, check_selection, make_selector
 
@@ -72,11 +72,16 @@ def build_selection(
 
 
 def taken_ids(spoken: Iterable[Path]) -> set[str]:
-    """Ids of every text that was spoken, and of those that were tried and turned down."""
+    """Ids of every text that was spoken, and of those that were tried and turned down.
+
+    A text whose turn never came was not spoken: it stays free.
+    """
     taken: set[str] = set()
     for folder in spoken:
         taken.update(shards.read_columns(folder, ["id"])["id"].to_pylist())
-        taken.update(pq.read_table(folder / "rejected.parquet", columns=["id"])["id"].to_pylist())
+        turned_down = pq.read_table(folder / "rejected.parquet", columns=["id", "rejected"])
+        tried = turned_down.filter(pc.not_equal(turned_down["rejected"], NOT_REACHED))
+        taken.update(tried["id"].to_pylist())
     return taken
 
 

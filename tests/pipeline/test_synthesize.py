@@ -155,3 +155,14 @@ def test_a_damaged_shard_is_spoken_again(tmp_path: Path, config: Config) -> None
     shard.write_bytes(b"cut")
     speak(tmp_path / "a", config, order)
     assert pq.read_table(tmp_path / "a/data").equals(good)
+
+
+def test_a_text_whose_turn_never_came_stays_free(tmp_path: Path, config: Config) -> None:
+    from salad.pipeline.select import taken_ids
+
+    order = Order([row(i) for i in range(40)], {}, 30.0)
+    meta, _ = speak(tmp_path / "speech", config, order)
+    assert meta["not_reached"] > 10
+    taken = taken_ids([tmp_path / "speech"])
+    assert len(taken) == 40 - meta["not_reached"]
+    assert {r["id"] for r in order.rows[-10:]}.isdisjoint(taken)
