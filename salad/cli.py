@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,27 +174,34 @@ def _existing(folder: Path) -> Any:
 
 def main() -> None:
     """Entry point: one line for an error that the user can act on, 130 for Ctrl+C."""
-    from salad.console import errors
+    from salad.console import interrupted
 
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         code = app(standalone_mode=False)
-        if code == STOPPED:
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except SaladError as e:
+    except (Exception, KeyboardInterrupt) as e:
         if DEBUG:
             raise
-        errors.print("[red]error:[/] ", end="")
-        errors.print(str(e), markup=False, soft_wrap=True)
-        sys.exit(e.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_explain(e))
+    sys.exit(_explain(KeyboardInterrupt()) if code == STOPPED else code if isinstance(code, int) else 0)
+
+
+def _explain(error: BaseException) -> int:
+    """Print what ended the command, on one line; returns the exit status."""
+    from salad.console import errors, interrupted
+
+    if interrupted.is_set() or isinstance(error, (KeyboardInterrupt, typer.Abort)):
         errors.print("\nstopped; the same command goes on where it was")
-        sys.exit(STOPPED)
-    except Exception as e:
-        if DEBUG:
-            raise
-        errors.print("[red]error:[/] ", end="")
-        usage = getattr(e, "format_message", None)
-        text = usage() if usage else f"unexpected {type(e).__name__}: {e} (run again with --debug for the traceback)"
-        errors.print(" ".join(str(text).split()), markup=False, soft_wrap=True)
-        sys.exit(getattr(e, "exit_code", 1))
+        return STOPPED
+    usage = getattr(error, "format_message", None)
+    if isinstance(error, SaladError):
+        text = str(error)
+    else:
+        text = usage() if usage else f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
+    errors.print("[red]error:[/] ", end="")
+    errors.print(" ".join(text.split()), markup=False, soft_wrap=True)
+    return int(getattr(error, "exit_code", 1))

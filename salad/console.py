@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from salad.pipeline.stages import Run, Stage
 
 console = Console(highlight=False)
+interrupted = threading.Event()  # set by Ctrl+C: Python may swallow the exception itself (in a callback, a destructor)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -53,11 +55,23 @@ def _count(done: float, stage: Stage) -> str:
     return f"{done:,.0f}{of} {stage.unit}"
 
 
+def stop_if_interrupted() -> None:
+    """Raise KeyboardInterrupt once Ctrl+C was pressed, however often the first one got lost."""
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
 def walk(run: Run, stages: list[Stage]) -> None:
     """Run what is missing of `stages`, in order, showing each."""
     width = max(len(s.name) for s in stages)
     for i, stage in enumerate(stages, 1):
-        with stage_progress(stage) as progress:
+        with stage_progress(stage) as shown:
+
+            def progress(done: float, shown: Callable[[float], None] = shown) -> None:
+                stop_if_interrupted()
+                shown(done)
+
+            stop_if_interrupted()
             manifest, built = run.execute(stage, progress)
         how = f"{manifest.seconds:7.1f} s" if built else "   done  "
         facts = escape(describe(manifest.meta))
