@@ -25,10 +25,7 @@ from salad.trainer.train import Recipe, distil
 
 def build_prepared(out: Path, config: Config, models: Models, speech: Path, progress: Callable[[int], None]) -> dict[str, Any]:
     """Features and teacher targets of a speech folder, for training and scoring alike."""
-    return prepare(
-        shards.read_utterances(speech), out, models.encoder, models.teacher, models.tokenizer,
-        config.interleave.max_positions, models_stack(config, models), progress,
-    )  # fmt: skip
+    return _prepare(shards.read_utterances(speech), out, config, models, progress)
 
 
 def build_prepared_text(
@@ -36,14 +33,14 @@ def build_prepared_text(
 ) -> dict[str, Any]:
     """The same for texts that are only read."""
     utterances = (Utterance(r["id"], r["text"], [], [], 0) for r in rows)
-    return prepare(
-        utterances, out, models.encoder, models.teacher, models.tokenizer,
-        config.interleave.max_positions, models_stack(config, models), progress,
-    )  # fmt: skip
+    return _prepare(utterances, out, config, models, progress)
 
 
-def models_stack(config: Config, models: Models) -> int:
-    return student_config(config, models).stack
+def _prepare(
+    utterances: Iterable[Utterance], out: Path, config: Config, models: Models, progress: Callable[[int], None]
+) -> dict[str, Any]:
+    most, stack = config.interleave.max_positions, student_config(config, models).stack
+    return prepare(utterances, out, models.encoder, models.teacher, models.tokenizer, most, stack, progress)
 
 
 def student_config(config: Config, models: Models) -> StudentConfig:

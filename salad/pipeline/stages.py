@@ -48,7 +48,12 @@ class Run:
         self.models = Models(config)
 
     def key(self, stage: Stage) -> str:
-        inputs = {name: self.store.manifest(name).key for name in stage.inputs}
+        return self._key(stage, self._input_keys(stage))
+
+    def _input_keys(self, stage: Stage) -> dict[str, str]:
+        return {name: self.store.manifest(name).key for name in stage.inputs}
+
+    def _key(self, stage: Stage, inputs: dict[str, str]) -> str:
         return make_key(stage=stage.name, config=stage.depends, inputs=inputs, code=CODE_VERSION, seed=self.config.seed)
 
     def done(self, stage: Stage) -> Manifest | None:
@@ -57,11 +62,11 @@ class Run:
 
     def execute(self, stage: Stage, progress: Progress = lambda n: None) -> tuple[Manifest, bool]:
         """(manifest, whether it had to be built). Inputs must be published."""
-        found = self.done(stage)
-        if found:
+        inputs = self._input_keys(stage)
+        key = self._key(stage, inputs)
+        if found := self.store.valid(stage.name, key):
             return found, False
-        inputs = {name: self.store.manifest(name).key for name in stage.inputs}
-        blank = Manifest(stage.name, self.key(stage), stage.depends, inputs, CODE_VERSION, self.config.seed, 0.0)
+        blank = Manifest(stage.name, key, stage.depends, inputs, CODE_VERSION, self.config.seed, 0.0)
         return self.store.publish(stage.name, blank, lambda out: stage.build(out, progress)), True
 
     @cached_property
