@@ -16,6 +16,7 @@ from salad.config import Config
 from salad.pipeline import shards
 from salad.pipeline.models import Models
 from salad.seeds import derive
+from salad.trainer.alignment import span_alignment
 from salad.trainer.data import Utterance, load_examples, prepare
 from salad.trainer.evaluate import Divergences, measure
 from salad.trainer.schedule import make_schedule
@@ -118,7 +119,10 @@ def build_metrics(
     hearing: str,
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Held-out D, M, F of a checkpoint (None: the untrained student): `heldout.parquet`, `metrics.json`."""
+    """Held-out D, M, F of a checkpoint (None: the untrained student): `heldout.parquet`, `metrics.json`.
+
+    A student that hears also gets `alignment.parquet`, the CKA of what it hears with what it reads by layer.
+    """
     student = load_student(checkpoint, models.teacher) if checkpoint else untrained(config, models)
     examples = load_examples(prepared)
     found = measure(student, models.teacher, examples, hearing=hearing, progress=progress)
@@ -139,7 +143,12 @@ def build_metrics(
     overall = _summary(found, np.ones(len(domains), bool))
     by_domain = {str(d): _summary(found, domains == d) for d in np.unique(domains)}
     (out / "metrics.json").write_text(json.dumps({"all": overall, "domains": by_domain}, indent=1), encoding="utf-8")
-    return overall
+    if hearing != "speech":
+        return overall
+    cka = np.array(span_alignment(student, examples))
+    layers = pa.array(range(len(cka)), pa.int32())
+    pq.write_table(pa.table({"layer": layers, "cka": cka}), out / "alignment.parquet")
+    return {**overall, "cka": None if np.isnan(cka).any() else float(cka.mean())}
 
 
 def _summary(found: Divergences, rows: np.ndarray) -> dict[str, float | None]:

@@ -86,6 +86,14 @@ def paired_difference(run: Run, name: str, other: str) -> tuple[float, float] | 
     return None if error is None else (float(difference.mean()), error)
 
 
+def alignment(run: Run, name: str) -> list[float] | None:
+    """A student's linear CKA between heard and read words by layer; None where it was not measured."""
+    import pyarrow.parquet as pq
+
+    path = run.store.path(name) / "alignment.parquet"
+    return pq.read_table(path)["cka"].to_pylist() if path.is_file() else None
+
+
 def _heldout(run: Run, name: str) -> Any:
     import pyarrow.parquet as pq
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +10,21 @@ import torch
 from transformers import PreTrainedModel
 
 from salad.trainer.data import Example, collate
-from salad.trainer.divergence import kl_from_states
+from salad.trainer.divergence import compare, mean_by_text
 from salad.trainer.student import Student
+
+POSITIONS = 1024  # of a batch, padding included
 
 
 @dataclass(frozen=True)
 class Divergences:
-    """In nats, each (texts,). D = KL(Q(w)||P(c)) · M = KL(P(w)||P(c)) · F = KL(Q(w)||P(w))."""
+    """In nats, each (texts,); NaN for a text without a text position, which has none of them."""
 
-    divergence: np.ndarray
-    misalignment: np.ndarray
-    forgetting: np.ndarray
+    divergence: np.ndarray  # D = KL(Q(w) || P(c))
+    misalignment: np.ndarray  # M = KL(P(w) || P(c))
+    forgetting: np.ndarray  # F = KL(Q(w) || P(w))
+    teacher_entropy: np.ndarray  # H(Q(w)): how open the text is to one who reads it
+    teacher_nll: np.ndarray  # -log Q(next token): how hard it is
     n_positions: np.ndarray
 
 
@@ -29,37 +33,40 @@ def measure(
     student: Student,
     teacher: PreTrainedModel,
     examples: Sequence[Example],
-    batch_size: int = 16,
     hearing: str = "speech",
     progress: Callable[[int], None] = lambda n: None,
+    positions: int = POSITIONS,
 ) -> Divergences:
     """Score every example. With a frozen LM the student reading text IS the teacher: F = 0 and M = D.
 
-    hearing: "speech", or "nothing" for what the student would know without ears.
+    hearing: "speech", or "nothing" for what the student would know without ears. The teacher's states come
+    with the examples; a student pass without speech is made only where the LM was trained.
     """
     student.eval()
     stack = student.config.stack
-    head = teacher.get_output_embeddings().weight
-    d, m, f = (np.zeros(len(examples)) for _ in range(3))
-    counts = np.array([len(e.targets) for e in examples])
-    order = sorted(range(len(examples)), key=lambda i: examples[i].length(stack))
-    for i in range(0, len(order), batch_size):
-        members = order[i : i + batch_size]
-        batch = collate([examples[j] for j in members], stack, hearing)
+    teacher_head, head = teacher.get_output_embeddings().weight, student.head()
+    found = np.full((5, len(examples)), np.nan)
+    done = 0
+    for members in batches([e.length(stack) for e in examples], positions):
+        here = [examples[j] for j in members]
+        batch = collate(here, stack, hearing)
         spoken = student.states_at_loss(batch)
-        wanted = batch["teacher"].to(spoken.dtype)
-        owner = batch["owner"]
-        d[members] = _mean_by(owner, kl_from_states(wanted, spoken, head, student.head()), len(members))
-        if student.lm_is_frozen:
-            m[members] = d[members]
-        else:
-            read = student.states_at_loss(collate([examples[j] for j in members], stack, "text"))
-            f[members] = _mean_by(owner, kl_from_states(wanted, read, head, student.head()), len(members))
-            m[members] = _mean_by(owner, kl_from_states(read, spoken, student.head(), student.head()), len(members))
-        progress(i + len(members))
-    return Divergences(d, m, f, counts)
+        read = None if student.lm_is_frozen else student.states_at_loss(collate(here, stack, "text"))
+        rows = compare(batch["teacher"], read, spoken, teacher_head, head, batch["labels"])
+        found[:, members] = [mean_by_text(r, batch["owner"], len(members)).cpu().numpy() for r in rows]
+        done += len(members)
+        progress(done)
+    d, m, f, entropy, nll = found
+    return Divergences(d, m, f, entropy, nll, np.array([len(e.targets) for e in examples]))
 
 
-def _mean_by(owner: torch.Tensor, values: torch.Tensor, n: int) -> np.ndarray:
-    sums = torch.zeros(n, dtype=torch.float64).index_add_(0, owner, values.double())
-    return (sums / torch.bincount(owner, minlength=n).clamp(min=1)).numpy()
+def batches(lengths: Sequence[int], positions: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, each at most `positions` long with its padding (one text may be more)."""
+    members: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda j: lengths[j]):
+        if members and (len(members) + 1) * lengths[i] > positions:
+            yield members
+            members = []
+        members.append(i)
+    if members:
+        yield members

@@ -131,15 +131,23 @@ class Student(PreTrainedModel):
 
     def states(self, batch: dict[str, Any]) -> torch.Tensor:
         """Final hidden states of a batch, (B, L, d): tokens embedded, speech put in its places."""
-        lm = self.language_model
-        embedded = lm.get_input_embeddings()(batch["token_ids"])
+        # Padding is at the end only and attention is causal: real positions never see it.
+        return self.language_model.get_decoder()(inputs_embeds=self._embedded(batch), use_cache=False).last_hidden_state
+
+    def hidden_states(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        """The same of every layer, (B, L, d) each: what enters the LM first, `states` last."""
+        decoder = self.language_model.get_decoder()
+        found = decoder(inputs_embeds=self._embedded(batch), use_cache=False, output_hidden_states=True)
+        return tuple(found.hidden_states)
+
+    def _embedded(self, batch: dict[str, Any]) -> torch.Tensor:
+        embedded = self.language_model.get_input_embeddings()(batch["token_ids"])
         if batch["frames"] is not None:
             heard = self.adapter(batch["frames"].to(next(self.adapter.parameters()).dtype))
             flat = embedded.reshape(-1, embedded.shape[-1])
             heard = heard.reshape(-1, heard.shape[-1])[batch["frame_from"]].to(flat.dtype)
             embedded = flat.index_copy(0, batch["frame_at"], heard).view_as(embedded)
-        # Padding is at the end only and attention is causal: real positions never see it.
-        return lm.get_decoder()(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        return embedded
 
     def forward(self, batch: dict[str, Any]) -> torch.Tensor:
         """(m, d): what the loss needs of a batch of `trainer.data.collate`."""

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from salad.errors import SaladError
 from salad.trainer.data import collate
-from salad.trainer.divergence import kl_from_states
+from salad.trainer.divergence import distillation_loss
 from salad.trainer.schedule import Schedule
 from salad.trainer.student import Student
 
@@ -111,15 +110,13 @@ class DistillationTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
         student = self.accelerator.unwrap_model(model)
-        dtype = self.teacher_head.dtype
-        states = model(inputs).to(dtype)
-        head = student.head().to(dtype)
-        positions = num_items_in_batch if num_items_in_batch is not None else len(states)
-        kl = kl_from_states(inputs["teacher"].to(dtype), states, self.teacher_head, head).sum() / positions
-        loss = kl
-        if self.alpha < 1:
-            nll = nn.cross_entropy(nn.linear(states, head).float(), inputs["labels"], reduction="sum") / positions
-            loss = self.alpha * kl + (1 - self.alpha) * nll
+        states = model(inputs)
+        positions = num_items_in_batch if num_items_in_batch is not None else max(len(states), 1)
+        weights = torch.ones(len(states), device=states.device) / positions
+        loss, of_positions = distillation_loss(
+            inputs["teacher"], states, self.teacher_head, student.head(), inputs["labels"], self.alpha, weights
+        )
+        kl = of_positions.sum() / positions
         if not torch.isfinite(loss):
             raise SaladError(
                 f"the loss became {loss.item()} at step {self.state.global_step + 1}",
