@@ -74,14 +74,33 @@ class Cluster(Part):
 
 
 class Probe(Part):
-    per_cluster: int = Field(8, ge=2)
+    """Spoken texts that tell where the student disagrees; never trained on."""
+
+    per_cluster: int = Field(8, ge=2)  # in every cluster, before Stage I
+    budget: float | None = Field(None, gt=0)  # seconds of all probes: what is left goes where P_target is least sure
+    waves: int = Field(3, ge=1)  # in which the rest of the budget is spent, after Stage I
     heldout: int = Field(160, ge=2)  # never selected, never trained on, never used to choose
+
+
+class Flags(Part):
+    """A cluster whose character error rate is out of line leaves P_target: its D may be the voice's fault."""
+
+    max_cer: float = Field(0.3, gt=0)  # above it always: the outliers may be half of all clusters
+    outlier: float = Field(5.0, gt=0)  # robust standard deviations above the median cluster …
+    least: float = Field(0.15, ge=0)  # … but never below this: eight clean probes stay under 0.08 in 99.9 % of clusters
+
+
+class Score(Part):
+    signal: Literal["divergence", "misalignment", "excess"] = "divergence"  # excess: D - F
+    estimate: Literal["surrogate", "shrunk", "plain"] = "surrogate"  # of D(c) from few probes: docs/signal.md
+    flags: Flags = Flags()
 
 
 class Select(Part):
     selector: str = "importance-diverse"  # a name from `salad strategies`, or file.py:Class
     budget: float = Field(gt=0, allow_inf_nan=False)  # seconds of synthetic speech a round
     gamma: float = Field(5.0, ge=0)  # P_target ∝ P_web · D^γ; 0 is uniform
+    target_ess: float | None = Field(None, ge=1)  # in place of gamma: how many clusters P_target shall amount to, 1/Σp²
 
 
 class Speech(Part):
@@ -161,6 +180,7 @@ class Config(Part):
     natural: Natural
     cluster: Cluster = Cluster()
     probe: Probe = Probe()
+    score: Score = Score()
     select: Select
     speech: Speech = Speech()
     interleave: Interleave = Interleave()

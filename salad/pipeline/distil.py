@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from salad.config import Config
+from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.models import Models
 from salad.seeds import derive
@@ -25,8 +27,15 @@ from salad.trainer.train import Recipe, distil
 
 
 def build_prepared(out: Path, config: Config, models: Models, speech: Path, progress: Callable[[int], None]) -> dict[str, Any]:
-    """Features and teacher targets of a speech folder, for training and scoring alike."""
-    return _prepare(shards.read_utterances(speech), out, config, models, progress)
+    """Features and teacher targets of a speech folder, for training and scoring alike.
+
+    A text whose sound cannot be decoded is left out and named in the manifest; SaladError when none can be.
+    """
+    undecodable: list[str] = []
+    meta = _prepare(shards.read_utterances(speech, undecodable), out, config, models, progress)
+    if undecodable and not meta["examples"]:
+        raise SaladError(f"none of the {len(undecodable)} sounds in {speech}/data can be decoded", "write them as FLAC or WAV")
+    return {**meta, "undecodable": undecodable}
 
 
 def build_prepared_text(
@@ -121,13 +130,20 @@ def build_metrics(
 ) -> dict[str, Any]:
     """Held-out D, M, F of a checkpoint (None: the untrained student): `heldout.parquet`, `metrics.json`.
 
-    A student that hears also gets `alignment.parquet`, the CKA of what it hears with what it reads by layer.
+    A text without a finite D is named in the manifest and left out of every mean. A student that hears also gets
+    `alignment.parquet`, the CKA of what it hears with what it reads by layer.
     """
     student = load_student(checkpoint, models.teacher) if checkpoint else untrained(config, models)
     examples = load_examples(prepared)
     found = measure(student, models.teacher, examples, hearing=hearing, progress=progress)
     facts = shards.read_columns(heldout, ["id", "domain"])
+    facts = facts.filter(pc.is_in(facts["id"], pa.array([e.id for e in examples])))
     assert facts["id"].to_pylist() == [e.id for e in examples]
+    unmeasured = facts["id"].filter(~_finite(found)).to_pylist()
+    if len(unmeasured) == len(examples):
+        raise SaladError(
+            f"none of the {len(examples)} held-out texts has a finite divergence", "look at the training log: it diverged"
+        )
     table = pa.table(
         {
             "id": facts["id"],
@@ -139,16 +155,21 @@ def build_metrics(
         }
     )
     pq.write_table(table, out / "heldout.parquet")
-    domains = np.array([d or "unknown" for d in facts["domain"].to_pylist()])
-    overall = _summary(found, np.ones(len(domains), bool))
-    by_domain = {str(d): _summary(found, domains == d) for d in np.unique(domains)}
+    domains, finite = np.array([d or "unknown" for d in facts["domain"].to_pylist()]), _finite(found)
+    overall = _summary(found, finite)
+    by_domain = {str(d): _summary(found, finite & (domains == d)) for d in np.unique(domains[finite])}
     (out / "metrics.json").write_text(json.dumps({"all": overall, "domains": by_domain}, indent=1), encoding="utf-8")
+    meta = {**overall, "unmeasured": unmeasured}
     if hearing != "speech":
-        return overall
+        return meta
     cka = np.array(span_alignment(student, examples))
     layers = pa.array(range(len(cka)), pa.int32())
     pq.write_table(pa.table({"layer": layers, "cka": cka}), out / "alignment.parquet")
-    return {**overall, "cka": None if np.isnan(cka).any() else float(cka.mean())}
+    return {**meta, "cka": None if np.isnan(cka).any() else float(cka.mean())}
+
+
+def _finite(found: Divergences) -> np.ndarray:
+    return np.isfinite(found.divergence) & np.isfinite(found.misalignment) & np.isfinite(found.forgetting)
 
 
 def _summary(found: Divergences, rows: np.ndarray) -> dict[str, float | None]:

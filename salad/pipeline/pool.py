@@ -202,6 +202,7 @@ class _Prices:
             spans = [rows[i]["text"][a:b].strip() for i in some for a, b in ranges[i]]
             self.rate = measure_rate(self.engine, self.config.speech.voice, spans)
         for row, spoken in zip(rows, ranges, strict=True):
+            row["n_heard"] = sum(len(row["text"][a:b].split()) for a, b in spoken)
             row["est_seconds"] = sum(self.rate.seconds(b - a) for a, b in spoken)
 
 

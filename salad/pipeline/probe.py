@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from salad.config import Config
 from salad.errors import SaladError
+from salad.pipeline import shards
 from salad.pipeline.cluster import load_assignment
+from salad.pipeline.estimate import allocate
 from salad.pipeline.pool import read_pool
+from salad.pipeline.score import OUT, chosen_gamma
 from salad.pipeline.select import taken_ids
 from salad.pipeline.synthesize import Order
 from salad.seeds import generator
@@ -34,9 +39,46 @@ def probe_order(config: Config, pool: Path, clusters: Path) -> Order:
         n = min(config.probe.per_cluster, max(len(members) - 1, 0))  # leave something to select
         rows += members[:n].tolist()
         reserve[c] = members[n : n + SPARE].tolist()
-    wanted = [*rows, *(i for spare in reserve.values() for i in spare)]
-    described = dict(zip(wanted, _describe(wanted, pool, assignment, "probe", "uniform draw of its cluster"), strict=True))
-    return Order([described[i] for i in rows], {c: [described[i] for i in spare] for c, spare in reserve.items()})
+    return _order(rows, reserve, pool, assignment, "uniform draw of its cluster")
+
+
+def wave_order(
+    config: Config, wave: int, pool: Path, clusters: Path, scores: Path, probes: Iterable[Path], taken: Iterable[Path]
+) -> Order:
+    """More probes where they lower the error of P_target most, for this wave's part of what is left of `probe.budget`.
+
+    wave: from 1. scores: of all probes so far. Within a cluster they are uniform draws of the free texts.
+    """
+    budget = config.probe.budget or 0.0
+    spent = sum(float(pc.sum(shards.read_columns(folder, ["seconds"])["seconds"]).as_py()) for folder in probes)
+    left = (budget - spent) / (config.probe.waves - wave + 1)
+    if wave == 1 and left <= 0:
+        raise SaladError(
+            f"probe.budget is {budget:.0f} s but {config.probe.per_cluster} probes a cluster already took {spent:.0f} s",
+            "raise probe.budget, lower probe.per_cluster, or leave the budget out",
+        )
+    table = pq.read_table(scores / "clusters.parquet")
+    column = {name: table[name].to_numpy() for name in ("divergence_shrunk", "log_sd", "text_log_sd", "p_web")}
+    allowed = ~np.isin(table["flag"].to_numpy(zero_copy_only=False), OUT)
+    gamma = chosen_gamma(config, column["p_web"], column["divergence_shrunk"], allowed)
+
+    assignment, price = load_assignment(clusters), read_pool(pool, ["est_seconds"])["est_seconds"].to_numpy()
+    free = _free(config, pool, taken, f"probe/{wave}")
+    count = np.bincount(assignment[free], minlength=config.cluster.k)
+    seconds = np.bincount(assignment[free], weights=price[free], minlength=config.cluster.k) / np.maximum(count, 1)
+    available = np.where(allowed, np.maximum(count - 1, 0), 0)  # leave something to select
+    extra = allocate(
+        column["divergence_shrunk"], column["log_sd"], column["text_log_sd"] ** 2, column["p_web"], gamma,
+        np.maximum(seconds, 1e-3), available, left,
+    )  # fmt: skip
+    rows: list[int] = []
+    reserve: dict[int, list[int]] = {}
+    for c in np.flatnonzero(extra).tolist():
+        members = free[assignment[free] == c]  # in random order already
+        rows += members[: extra[c]].tolist()
+        reserve[c] = members[extra[c] : extra[c] + SPARE].tolist()
+    rows = generator(config.seed, "probe-order", wave).permutation(np.array(rows, np.int64)).tolist()
+    return _order(rows, reserve, pool, assignment, "drawn where P_target is least sure", left)
 
 
 def heldout_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Path]) -> Order:
@@ -84,6 +126,15 @@ def _free(config: Config, pool: Path, taken: Iterable[Path], purpose: str) -> np
     ids = read_pool(pool, ["id"])["id"].to_pylist()
     free = np.array([i for i, text_id in enumerate(ids) if text_id not in used], dtype=np.int64)
     return generator(config.seed, purpose).permutation(free)
+
+
+def _order(
+    rows: list[int], reserve: dict[int, list[int]], pool: Path, assignment: np.ndarray, reason: str, budget: float | None = None
+) -> Order:
+    """Probes to speak, with those that stand by for them."""
+    wanted = [*rows, *(i for spare in reserve.values() for i in spare)]
+    described = dict(zip(wanted, _describe(wanted, pool, assignment, "probe", reason), strict=True))
+    return Order([described[i] for i in rows], {c: [described[i] for i in spare] for c, spare in reserve.items()}, budget)
 
 
 def _describe(rows: list[int], pool: Path, assignment: np.ndarray, selector: str, reason: str) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ POOL = pa.schema(
         ("source", pa.string()),
         ("domain", pa.string()),  # nullable; reports use it, the method never does
         ("n_words", pa.int32()),
+        ("n_heard", pa.int32()),  # words of the spans that would be spoken
         ("est_seconds", pa.float32()),  # of the spans that would be spoken
     ]
 )
@@ -25,8 +26,12 @@ PROBE_SCORES = pa.schema(
         ("misalignment", pa.float32()),
         ("forgetting", pa.float32()),
         ("n_positions", pa.int32()),
+        ("teacher_entropy", pa.float32()),  # of the text as the teacher reads it, nats a position
+        ("teacher_nll", pa.float32()),
         ("cer", pa.float32()),
+        ("words_per_second", pa.float32()),
         ("seconds", pa.float32()),
+        ("quarantined", pa.string()),  # why this probe counts nowhere; null: it counts
     ]
 )
 
@@ -35,9 +40,18 @@ CLUSTER_SCORES = pa.schema(
         ("cluster", pa.int32()),
         ("n_pool", pa.int32()),
         ("n_probe", pa.int32()),
-        ("divergence", pa.float64()),
-        ("divergence_se", pa.float64()),
-        ("divergence_shrunk", pa.float64()),
+        ("divergence", pa.float64()),  # plain mean of its probes' D; null without one
+        ("divergence_se", pa.float64()),  # null below two probes, as the interval
+        ("divergence_low", pa.float64()),  # 95 % bootstrap interval
+        ("divergence_high", pa.float64()),
+        ("signal", pa.string()),  # what is estimated in the next two: divergence, misalignment or excess
+        ("divergence_shrunk", pa.float64()),  # what P_target follows from
+        ("log_sd", pa.float64()),  # standard deviation of its logarithm
+        ("text_log_sd", pa.float64()),  # what one more probe is uncertain by, as a logarithm
+        ("forgetting", pa.float64()),
+        ("teacher_entropy", pa.float64()),
+        ("cer", pa.float64()),  # mean of its probes' without the worst eighth
+        ("words_per_second", pa.float64()),
         ("p_web", pa.float64()),
         ("p_target", pa.float64()),
         ("flag", pa.string()),

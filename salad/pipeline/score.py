@@ -1,24 +1,53 @@
-"""From probe texts to clusters: D with its error, shrunk, and the target distribution (paper section 4)."""
+"""From probe texts to clusters and to every text: D with its error, flags, and the target distribution.
+
+The formulas are in `estimate.py` (clusters), `surrogate.py` (texts) and `flags.py` (faults of the voice);
+docs/signal.md explains them. This module measures, joins and writes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad.config import Config
-from salad.pipeline import shards
+from salad.errors import SaladError
+from salad.pipeline import shards, surrogate
 from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
+from salad.pipeline.estimate import (
+    Estimates,
+    adjusted,
+    cluster_estimates,
+    effective_number,
+    expected_error,
+    gamma_for,
+    target_distribution,
+)
+from salad.pipeline.flags import cluster_cer, flag_clusters
 from salad.pipeline.models import Models
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import CLUSTER_SCORES, PROBE_SCORES
+from salad.pipeline.synthesize import NOT_REACHED
 
-NEIGHBOURS = 8
+if TYPE_CHECKING:
+    from salad.trainer.evaluate import Divergences
+
+OUT = ("cer", "unspeakable")  # flags whose clusters leave P_target
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Probe texts that were spoken together."""
+
+    speech: Path
+    prepared: Path
 
 
 def build_scores(
@@ -28,145 +57,187 @@ def build_scores(
     pool: Path,
     embeddings: Path,
     clusters: Path,
-    probe: Path,
-    prepared: Path,
+    probes: Sequence[ProbeSet],
     checkpoint: Path,
+    known: Path | None,
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Write `probes.parquet`, `clusters.parquet` and `predicted.npy` ((N, 2): D and its standard error)."""
+    """Write `probes.parquet`, `clusters.parquet` and `predicted.npy` ((N, 2): D of each text and its standard error).
+
+    known: scores of some of the same probes by the same checkpoint, which are not measured again. A probe
+    without a finite D is quarantined: named with its reason, and counted nowhere.
+    """
+    table = _measured(probes, checkpoint, models, known, progress)
+    pq.write_table(table, out / "probes.parquet")
+    usable = table.filter(pc.is_null(table["quarantined"]))
+    if usable.num_rows == 0:
+        reasons = sorted(set(table["quarantined"].to_pylist())) or ["no probe made a sound that could be used"]
+        raise SaladError(f"none of the {table.num_rows} probes can be used: {', '.join(reasons)}", "see probes.parquet")
+    texts = _features(pool, embeddings, clusters)
+    rows = pc.index_in(usable["id"], read_pool(pool, ["id"])["id"]).to_numpy()
+    signal = _signal(usable, config.score.signal)
+    found, predicted, fitted = estimate(texts, rows, signal, config.score.estimate, config.cluster.k, config.seed)
+    np.save(out / "predicted.npy", predicted)
+
+    p_web = np.bincount(texts.cluster, minlength=config.cluster.k) / len(texts.cluster)
+    flag = _flags(usable, [p.speech for p in probes], config)
+    allowed = ~np.isin(flag, OUT)
+    gamma = chosen_gamma(config, p_web, found.shrunk, allowed)
+    p_target = target_distribution(p_web, found.shrunk, gamma, allowed)
+    columns = _cluster_columns(usable, found, config) | {"p_web": p_web, "p_target": p_target, "flag": flag}
+    columns["n_pool"] = np.bincount(texts.cluster, minlength=config.cluster.k)
+    pq.write_table(pa.table(columns).select(CLUSTER_SCORES.names).cast(CLUSTER_SCORES), out / "clusters.parquet")
+    return {
+        **{name: float(usable[name].to_numpy().mean()) for name in ("divergence", "misalignment", "forgetting")},
+        "signal": config.score.signal,
+        "estimate": config.score.estimate,
+        "gamma": gamma,
+        "effective_clusters": effective_number(p_target),
+        "p_target_error": expected_error(p_web, found.shrunk, found.shrunk_log_sd, gamma, allowed, config.seed),
+        "flagged": int((~allowed).sum()),
+        "probes": usable.num_rows,
+        "seconds": float(table["seconds"].to_numpy().sum()),
+        "quarantined": table.num_rows - usable.num_rows,
+        "surrogate": {
+            "scales": dict(zip(("linear", "smooth", "reach", "cluster", "noise"), fitted.scales.tolist(), strict=True)),
+            "explained": fitted.explained,
+        },
+    }
+
+
+def estimate(
+    texts: surrogate.Features, rows: np.ndarray, signal: np.ndarray, how: str, k: int, seed: int
+) -> tuple[Estimates, np.ndarray, surrogate.Surrogate]:
+    """What the probes (pool rows, signal in nats) say of every cluster and, (N, 2), of every text.
+
+    how: "surrogate", "shrunk" or "plain" says where `shrunk` and its error come from (`score.estimate`).
+    """
+    cluster = texts.cluster[rows]
+    fitted = surrogate.fit(texts.take(rows), signal, seed)
+    predicted = surrogate.predict(fitted, texts)
+    found = cluster_estimates(signal, cluster, k, seed)
+    if how == "plain":
+        mean = np.where(found.n > 0, found.mean, signal.mean())
+        found = replace(found, shrunk=mean, shrunk_log_sd=np.sqrt(found.text_log_var / np.maximum(found.n, 1)))
+    elif how == "shrunk":
+        read = texts.layout[:, 1]
+        even = cluster_estimates(adjusted(signal, cluster, read[rows], read, texts.cluster), cluster, k, seed, draws=0)
+        found = replace(found, shrunk=even.shrunk, shrunk_log_sd=even.shrunk_log_sd, text_log_var=even.text_log_var)
+    else:
+        n = np.bincount(texts.cluster, minlength=k)
+        mean = np.bincount(texts.cluster, weights=predicted[:, 0], minlength=k) / np.maximum(n, 1)
+        found = replace(
+            found,
+            shrunk=np.where(n > 0, mean, signal.mean()),
+            shrunk_log_sd=surrogate.cluster_errors(fitted, texts, k, seed),
+            text_log_var=np.full(k, fitted.scales[4]),
+        )
+    return found, predicted, fitted
+
+
+def chosen_gamma(config: Config, p_web: np.ndarray, divergence: np.ndarray, allowed: np.ndarray) -> float:
+    """`select.gamma`, or what makes P_target amount to `select.target_ess` clusters."""
+    wanted = config.select.target_ess
+    return config.select.gamma if wanted is None else gamma_for(p_web, divergence, wanted, allowed)
+
+
+def _measured(
+    probes: Sequence[ProbeSet], checkpoint: Path, models: Models, known: Path | None, progress: Callable[[int], None]
+) -> pa.Table:
+    """Rows of PROBE_SCORES for every probe, in the order of the sets."""
     from salad.trainer.data import load_examples
     from salad.trainer.evaluate import measure
     from salad.trainer.student import load_student
 
-    examples = load_examples(prepared)
-    student = load_student(checkpoint, models.teacher)
-    found = measure(student, models.teacher, examples, progress=progress)
-    facts = shards.read_columns(probe, ["id", "cluster", "cer", "seconds"])
-    assert facts["id"].to_pylist() == [e.id for e in examples]
-    cluster = facts["cluster"].to_numpy()
-    cer = facts["cer"].to_numpy(zero_copy_only=False).astype(np.float64)
-    rows = {
-        "id": facts["id"],
-        "cluster": cluster,
-        "divergence": found.divergence,
-        "misalignment": found.misalignment,
-        "forgetting": found.forgetting,
-        "n_positions": found.n_positions,
-        "cer": facts["cer"],
-        "seconds": facts["seconds"],
-    }
-    pq.write_table(pa.table(rows).cast(PROBE_SCORES), out / "probes.parquet")
-
-    assignment = load_assignment(clusters)
-    table = cluster_table(
-        found.divergence, cluster, cer, np.bincount(assignment, minlength=config.cluster.k), config.select.gamma,
-        config.speech.max_cer,
-    )  # fmt: skip
-    pq.write_table(pa.table(table).cast(CLUSTER_SCORES), out / "clusters.parquet")
-
-    ids = read_pool(pool, ["id"])["id"].to_pylist()
-    row_of = {text_id: i for i, text_id in enumerate(ids)}
-    vectors = load_embeddings(embeddings)
-    probe_rows = [row_of[i] for i in facts["id"].to_pylist()]
-    prior = table["divergence_shrunk"][assignment]
-    np.save(out / "predicted.npy", predict(vectors, probe_rows, found.divergence, prior))
-    p = table["p_target"]
-    return {
-        "divergence": float(found.divergence.mean()),
-        "misalignment": float(found.misalignment.mean()),
-        "forgetting": float(found.forgetting.mean()),
-        "effective_clusters": float(1 / (p**2).sum()),
-        "flagged": int((table["flag"] != "").sum()),
-    }
+    before = pq.read_table(known / "probes.parquet") if known else PROBE_SCORES.empty_table()
+    seen = set(before["id"].to_pylist())
+    examples = [e for p in probes for e in load_examples(p.prepared) if e.id not in seen]
+    columns = ["id", "cluster", "cer", "words_per_second", "seconds"]
+    facts = pa.concat_tables([shards.read_columns(p.speech, columns) for p in probes])
+    facts = facts.filter(pc.invert(pc.is_in(facts["id"], before["id"].combine_chunks())))
+    if facts.num_rows == 0:
+        return before
+    found = measure(load_student(checkpoint, models.teacher), models.teacher, examples, progress=progress)
+    return pa.concat_tables([before, probe_rows(facts, [e.id for e in examples], found)])
 
 
-def cluster_table(
-    divergence: np.ndarray, cluster: np.ndarray, cer: np.ndarray, n_pool: np.ndarray, gamma: float, max_cer: float
-) -> dict[str, np.ndarray]:
-    """One row a cluster: mean D, its standard error, the shrunk mean, P_web, P_target, flag.
+def probe_rows(facts: pa.Table, ids: list[str], found: Divergences) -> pa.Table:
+    """PROBE_SCORES of spoken probes: `facts` of their sound, `found` for the `ids` that could be prepared."""
+    at = pc.index_in(facts["id"], pa.array(ids, pa.string()))
+    rows = at.fill_null(0).to_numpy()
+    missing = at.is_null().to_numpy(zero_copy_only=False)
 
-    divergence, cluster, cer: (probes,), cer NaN where unknown. n_pool: (K,) texts a cluster. A cluster
-    whose probes the ASR does not understand is flagged "cer" and leaves the target distribution: its D may
-    be the voice's fault. One without a usable probe is flagged "no probe" and stands at the global mean.
-    """
-    k = len(n_pool)
-    n = np.bincount(cluster, minlength=k)
-    sums = np.bincount(cluster, weights=divergence, minlength=k)
-    overall = float(divergence.mean())
-    mean = np.where(n > 0, sums / np.maximum(n, 1), overall)
-    squares = np.bincount(cluster, weights=(divergence - mean[cluster]) ** 2, minlength=k)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        se = np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1) / np.maximum(n, 1)), np.nan)
-    shrunk = shrink(mean, squares, n)
-    flag = np.full(k, "", dtype=object)
-    for c in range(k):
-        known = cer[(cluster == c) & np.isfinite(cer)]
-        if n[c] == 0:
-            flag[c] = "no probe"
-        elif len(known) and known.mean() > max_cer:
-            flag[c] = "cer"
-    p_web = n_pool / n_pool.sum()
-    return {
+    def of_text(values: np.ndarray) -> np.ndarray:
+        return np.where(missing, np.nan, values[rows] if len(values) else np.nan)
+
+    d, m, f = (of_text(v) for v in (found.divergence, found.misalignment, found.forgetting))
+    positions = np.nan_to_num(of_text(found.n_positions)).astype(np.int64)
+    reasons = np.full(len(d), None, dtype=object)
+    reasons[~(np.isfinite(d) & np.isfinite(m) & np.isfinite(f))] = "divergence is not finite"
+    reasons[positions == 0] = "no text position"
+    reasons[missing] = "sound cannot be decoded"
+    return pa.table(
+        {
+            **{name: facts[name] for name in ("id", "cluster")},
+            "divergence": d,
+            "misalignment": m,
+            "forgetting": f,
+            "n_positions": positions,
+            "teacher_entropy": of_text(found.teacher_entropy),
+            "teacher_nll": of_text(found.teacher_nll),
+            **{name: facts[name] for name in ("cer", "words_per_second", "seconds")},
+            "quarantined": pa.array(reasons, pa.string()),
+        }
+    ).cast(PROBE_SCORES)
+
+
+def _features(pool: Path, embeddings: Path, clusters: Path) -> surrogate.Features:
+    words = read_pool(pool, ["n_words", "n_heard"])
+    layout = surrogate.layout_features(words["n_words"].to_numpy(), words["n_heard"].to_numpy())
+    return surrogate.Features(layout, load_embeddings(embeddings), load_assignment(clusters))
+
+
+def _signal(table: pa.Table, name: str) -> np.ndarray:
+    """(n,) what chooses, in nats: D, M, or the excess D - F."""
+    column = {n: table[n].to_numpy().astype(np.float64) for n in ("divergence", "misalignment", "forgetting")}
+    return column["divergence"] - column["forgetting"] if name == "excess" else column[name]
+
+
+def _flags(table: pa.Table, speech: list[Path], config: Config) -> np.ndarray:
+    cer = table["cer"].to_numpy(zero_copy_only=False).astype(np.float64)
+    flag = flag_clusters(cer, table["cluster"].to_numpy(), config.cluster.k, config.score.flags)
+    tried: set[int] = set()
+    for folder in speech:
+        rows = pq.read_table(folder / "rejected.parquet", columns=["cluster", "rejected"])
+        tried.update(rows.filter(pc.not_equal(rows["rejected"], NOT_REACHED))["cluster"].to_pylist())
+    unspoken = (flag == "no probe") & np.isin(np.arange(config.cluster.k), sorted(tried))
+    return np.where(unspoken, "unspeakable", flag)
+
+
+def _cluster_columns(table: pa.Table, found: Estimates, config: Config) -> dict[str, Any]:
+    k, cluster = config.cluster.k, table["cluster"].to_numpy()
+
+    def mean(name: str) -> np.ndarray:
+        total = np.bincount(cluster, weights=table[name].to_numpy(zero_copy_only=False).astype(np.float64), minlength=k)
+        return np.asarray(np.where(found.n > 0, total / np.maximum(found.n, 1), np.nan))
+
+    of_d = found
+    if config.score.signal != "divergence":
+        of_d = cluster_estimates(table["divergence"].to_numpy().astype(np.float64), cluster, k, config.seed)
+    columns = {
         "cluster": np.arange(k),
-        "n_pool": n_pool,
-        "n_probe": n,
-        "divergence": mean,
-        "divergence_se": se,
-        "divergence_shrunk": shrunk,
-        "p_web": p_web,
-        "p_target": target_distribution(p_web, shrunk, gamma, flag != "cer"),
-        "flag": flag,
+        "n_probe": found.n,
+        "divergence": of_d.mean,
+        "divergence_se": of_d.se,
+        "divergence_low": of_d.low,
+        "divergence_high": of_d.high,
+        "divergence_shrunk": found.shrunk,
+        "log_sd": found.shrunk_log_sd,
+        "text_log_sd": np.sqrt(found.text_log_var),
+        "forgetting": mean("forgetting"),
+        "teacher_entropy": mean("teacher_entropy"),
+        "cer": cluster_cer(table["cer"].to_numpy(zero_copy_only=False).astype(np.float64), cluster, k),
+        "words_per_second": mean("words_per_second"),
     }
-
-
-def shrink(mean: np.ndarray, squares: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Empirical-Bayes means (normal-normal, method of moments): each towards the grand mean by its own error.
-
-    mean, squares (sum of squared deviations from the cluster's mean), n: (K,). The within-cluster variance is
-    pooled, since a handful of probes says little of its own.
-    """
-    measured = n > 0
-    if measured.sum() < 3 or (n - 1).clip(0).sum() == 0:
-        return mean.copy()
-    within = squares.sum() / (n - 1).clip(0).sum()
-    error = within / np.maximum(n, 1)
-    between = max(float(np.var(mean[measured], ddof=1) - error[measured].mean()), 0.0)
-    centre = (
-        float(np.average(mean[measured], weights=1 / (between + error[measured])))
-        if between + within > 0
-        else float(mean[measured].mean())
-    )
-    trust = np.where(measured & (between + error > 0), between / np.maximum(between + error, 1e-300), 0.0)
-    return np.asarray(trust * mean + (1 - trust) * centre)
-
-
-def target_distribution(p_web: np.ndarray, divergence: np.ndarray, gamma: float, allowed: np.ndarray | None = None) -> np.ndarray:
-    """P_target(c) ∝ P_web(c) · D(c)^γ (paper section 4); γ = 0 gives P_web. In logs, so that γ may be large.
-
-    Clusters not `allowed` get 0; if none is, all are.
-    """
-    with np.errstate(divide="ignore"):
-        logits = np.log(p_web) + (gamma * np.log(np.maximum(divergence, 1e-12)) if gamma else 0.0)
-    if allowed is not None and allowed.any():
-        logits = np.where(allowed, logits, -np.inf)
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum())
-
-
-def predict(vectors: np.ndarray, probe_rows: list[int], divergence: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Nearest-neighbour estimate of D for every text: (N, 2) float32, mean and standard error.
-
-    The mean of the `NEIGHBOURS` nearest probes and, with the weight of as many, of the text's own cluster.
-    """
-    import faiss
-
-    k = min(NEIGHBOURS, len(probe_rows))
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.asarray(vectors[probe_rows], dtype=np.float32))
-    out = np.zeros((len(vectors), 2), dtype=np.float32)
-    for i in range(0, len(vectors), 65_536):
-        _, near = index.search(np.asarray(vectors[i : i + 65_536], dtype=np.float32), k)
-        of_near = divergence[near]
-        out[i : i + 65_536, 0] = (of_near.mean(1) + prior[i : i + 65_536]) / 2
-        out[i : i + 65_536, 1] = of_near.std(1, ddof=1 if k > 1 else 0) / np.sqrt(2 * k)
-    return out
+    nullable = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}  # NaN: null
+    return {**nullable, "signal": [config.score.signal] * k}

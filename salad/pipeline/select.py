@@ -102,7 +102,7 @@ def pool_view(pool: Path, embeddings: Path, clusters: Path, scores: Path, taken:
             p_web=table["p_web"].to_numpy(),
             p_target=table["p_target"].to_numpy(),
             divergence=table["divergence_shrunk"].to_numpy(),
-            divergence_se=table["divergence_se"].to_numpy(),
+            divergence_se=table["divergence_shrunk"].to_numpy() * table["log_sd"].to_numpy(),
         ),
     )
 

@@ -84,13 +84,22 @@ def read_columns(folder: Path, columns: list[str]) -> pa.Table:
     return pa.concat_tables([pq.read_table(p, columns=columns) for p in shard_files(folder)])
 
 
-def read_utterances(folder: Path) -> Iterator[Utterance]:
-    """Texts with the sounds of their spans, one row group in memory at a time."""
+def read_utterances(folder: Path, undecodable: list[str] | None = None) -> Iterator[Utterance]:
+    """Texts with the sounds of their spans, one row group in memory at a time.
+
+    Texts whose sound cannot be decoded are passed over and their ids added to `undecodable`, where that is given.
+    """
     columns = ["id", "text", "audio", "spans"]
     for path in shard_files(folder):
         for batch in pq.ParquetFile(path).iter_batches(32, columns=columns):
             for row in batch.to_pylist():
-                wave, rate = audio.from_bytes(row["audio"]["bytes"])
+                try:
+                    wave, rate = audio.from_bytes(row["audio"]["bytes"])
+                except (RuntimeError, TypeError):  # libsndfile's errors are RuntimeErrors; no bytes at all
+                    if undecodable is None:
+                        raise
+                    undecodable.append(row["id"])
+                    continue
                 spans = row["spans"]
                 yield Utterance(
                     id=row["id"],

@@ -24,7 +24,7 @@ from salad.selectors.base import make_selector
 from salad.tts.base import make_engine
 
 Progress = Callable[[float], None]
-CODE_VERSION = f"{salad.__version__}/1"  # raise the number when a stage's bytes change for equal inputs
+CODE_VERSION = f"{salad.__version__}/2"  # raise the number when a stage's bytes change for equal inputs
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ class Run:
         parts = self._part("speech", "interleave", "models.asr", "probe", "natural")
         if name.startswith("round-"):
             parts |= self._part("select.budget")
+        elif name in self.waves:
+            parts |= self._part("score", "select.gamma", "select.target_ess")
         parts["code"] = fingerprint(self.config.speech.engine)
         return Stage(name, build, {**parts, "share": share}, inputs, total=budget, unit="s of speech")
 
@@ -232,7 +234,55 @@ class Run:
             self._metrics("before/untrained", None),
             self._checkpoint("stage-one/checkpoint", None, self._sources(0), c.train.stage_one_steps),
             self._metrics("stage-one/metrics", "stage-one/checkpoint"),
+            *(stage for wave in range(1, len(self.waves) + 1) for stage in self._wave(wave)),
         ]
+
+    @property
+    def waves(self) -> list[str]:
+        """Speech artefacts of the probes that are placed by what is known after Stage I."""
+        return [f"probe-{w}/speech" for w in range(1, self.config.probe.waves + 1)] if self.config.probe.budget else []
+
+    def _spoken(self, rounds: int = 0, waves: int | None = None) -> list[str]:
+        """Speech artefacts whose texts are taken, after so many rounds and waves of probes (None: all)."""
+        natural = [] if self.config.natural.shards else ["natural"]
+        return ["probe", "heldout", *natural, *self.waves[:waves], *(f"round-{r:03d}/speech" for r in range(rounds))]
+
+    def _wave(self, wave: int) -> list[Stage]:
+        """Score the probes so far with Stage I's student, speak more where that leaves P_target least sure."""
+        from salad.pipeline import probe
+
+        c, at, here = self.config, self._path, f"probe-{wave}"
+        probes = ["probe", *self.waves[: wave - 1]]
+        taken = self._spoken(waves=wave - 1)
+
+        def more() -> Any:
+            speech, scores = [at(name) for name in probes], at(f"{here}/scores")
+            return probe.wave_order(c, wave, at("pool"), at("clusters"), scores, speech, [at(name) for name in taken])
+
+        known = f"probe-{wave - 1}/scores" if wave > 1 else None
+        return [
+            self._scores(f"{here}/scores", "stage-one/checkpoint", probes, known),
+            self._speech(f"{here}/speech", more, ("pool", "clusters", f"{here}/scores", *taken), judged=False),
+            self._prepared(f"prepared/{here}", f"{here}/speech"),
+        ]
+
+    def _scores(self, name: str, checkpoint: str, probes: list[str], known: str | None) -> Stage:
+        """known: scores of some of these probes by the same checkpoint."""
+        from salad.pipeline import score
+
+        c, at = self.config, self._path
+        prepared = ["prepared/" + p.removesuffix("/speech") for p in probes]
+
+        def build(out: Path, progress: Progress) -> dict[str, Any]:
+            sets = [score.ProbeSet(at(speech), at(ready)) for speech, ready in zip(probes, prepared, strict=True)]
+            return score.build_scores(
+                out, c, self.models, at("pool"), at("embeddings"), at("clusters"), sets, at(checkpoint) / "final",
+                at(known) if known else None, progress,
+            )  # fmt: skip
+
+        parts = self._part("score", "select.gamma", "select.target_ess", "cluster.k")
+        inputs = ("pool", "embeddings", "clusters", *probes, *prepared, checkpoint, *([known] if known else []))
+        return Stage(name, build, parts, inputs, unit="probes")
 
     @property
     def _reads_text(self) -> bool:
@@ -248,18 +298,12 @@ class Run:
         return sources
 
     def _round(self, r: int) -> list[Stage]:
-        from salad.pipeline import score, select
+        from salad.pipeline import select
 
         c, at = self.config, self._path
         here, before = f"round-{r:03d}", f"round-{r - 1:03d}" if r else "stage-one"
-        earlier = [f"round-{q:03d}/speech" for q in range(r)]
-        spoken = ["probe", "heldout", *([] if c.natural.shards else ["natural"]), *earlier]
-
-        def scores(out: Path, progress: Progress) -> dict[str, Any]:
-            return score.build_scores(
-                out, c, self.models, at("pool"), at("embeddings"), at("clusters"), at("probe"), at("prepared/probe"),
-                at(f"{before}/checkpoint") / "final", progress,
-            )  # fmt: skip
+        spoken = self._spoken(rounds=r)
+        known = f"probe-{len(self.waves)}/scores" if self.waves and r == 0 else None
 
         def selection(out: Path, progress: Progress) -> dict[str, Any]:
             folders = [at(name) for name in spoken]
@@ -271,14 +315,7 @@ class Run:
             return select.selection_order(at(f"{here}/selection"), c.select.budget)
 
         return [
-            Stage(
-                f"{here}/scores",
-                scores,
-                self._part("select.gamma", "speech.max_cer", "cluster.k"),
-                ("pool", "embeddings", "clusters", "probe", "prepared/probe", f"{before}/checkpoint"),
-                total=c.cluster.k * c.probe.per_cluster,
-                unit="probes",
-            ),
+            self._scores(f"{here}/scores", f"{before}/checkpoint", ["probe", *self.waves], known),
             Stage(
                 f"{here}/selection",
                 selection,

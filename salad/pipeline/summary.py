@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
 
@@ -82,6 +84,7 @@ def paired_difference(run: Run, name: str, other: str) -> tuple[float, float] | 
     if one["id"].to_pylist() != two["id"].to_pylist():
         return None
     difference = one["divergence"].to_numpy() - two["divergence"].to_numpy()
+    difference = difference[np.isfinite(difference)]
     error = _standard_error(difference)
     return None if error is None else (float(difference.mean()), error)
 
@@ -101,6 +104,7 @@ def _heldout(run: Run, name: str) -> Any:
 
 
 def _standard_error(values: Any) -> float | None:
+    values = values[np.isfinite(values)]
     return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
 
 
@@ -147,7 +151,10 @@ def _place(name: str) -> tuple[str, str]:
     kinds = {"probe": "speech", "heldout": "speech", "natural": "speech", "checkpoint": "training"}
     head, _, tail = name.partition("/")
     if head == "prepared":
-        return ("Stage I" if tail in ("natural", "text") else _round(tail) or "once"), "features"
+        stage_one = tail in ("natural", "text") or tail.startswith("probe-")
+        return ("Stage I" if stage_one else _round(tail) or "once"), "features"
+    if head.startswith("probe-"):
+        return "Stage I", tail
     if head == "before":
         return "once", "metrics"
     if not tail:

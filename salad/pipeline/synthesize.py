@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 from salad.artifact import checksum, sync_json
 from salad.audio import Wave, resample
 from salad.config import Config
+from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.models import Models
 from salad.pipeline.pool import spoken_ranges
 from salad.pipeline.schema import REJECTED
-from salad.tts.quality import Limits, character_error_rate, fault
+from salad.tts.quality import LONGEST, Limits, character_error_rate, fault
 from salad.whisper import RATE
 
 TOLERANCE = 0.02  # of the budget, either way
@@ -228,9 +229,16 @@ def _speak(
 def _listen(batch: list[Row], sounds: list[list[Any]], models: Models, checked: Callable[[str], bool]) -> dict[str, list[str]]:
     if models.asr is None:
         return {}
-    members = [(row["id"], sound) for row, sound in zip(batch, sounds, strict=True) if checked(row["id"])]
+    members = [
+        (row["id"], sound)
+        for row, sound in zip(batch, sounds, strict=True)
+        if checked(row["id"]) and all(len(s.wave) <= LONGEST * s.rate for s in sound)
+    ]
     waves = [resample(s.wave, s.rate, RATE) for _, sound in members for s in sound]
-    transcripts = iter(models.asr.transcribe(waves))
+    found = models.asr.transcribe(waves)
+    if len(found) != len(waves):
+        raise SaladError(f"the ASR gave {len(found)} transcripts of {len(waves)} sounds", "mend or change models.asr")
+    transcripts = iter(found)
     return {text_id: [next(transcripts) for _ in sound] for text_id, sound in members}
 
 

@@ -23,8 +23,8 @@ class ClusterTable:
 
     p_web: np.ndarray  # share of the pool
     p_target: np.ndarray  # P_target ∝ P_web · D^γ: the share of the budget it should get
-    divergence: np.ndarray  # shrunk mean D of its probes, nats
-    divergence_se: np.ndarray
+    divergence: np.ndarray  # estimated mean D of its texts, nats (what P_target follows from)
+    divergence_se: np.ndarray  # standard error of that
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from salad.audio import Wave
 
 LOUD = 0.999  # full scale: a sample that reaches it was clipped
 SILENT = 0.01
+LONGEST = 30.0  # seconds of a span: what Whisper can hear, as encoder and as ASR
 _BRACKETS = str.maketrans("()[]<>", "      ")
 
 
@@ -64,6 +65,8 @@ def fault(waves: list[Wave], rate: int, n_words: int, cer: float | None, limits:
         return "silent"
     if peak >= LOUD:
         return "clipped"
+    if max(map(len, waves)) > LONGEST * rate:
+        return "span too long"
     speed = n_words / (sum(map(len, waves)) / rate)
     if speed > limits.max_words_per_second:
         return "too fast"

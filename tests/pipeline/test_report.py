@@ -22,10 +22,10 @@ import soundfile as sf
 
 from salad.config import Config
 from salad.errors import SaladError
-from salad.pipeline import shards, synthesize
+from salad.pipeline import shards, summary, synthesize
 from salad.pipeline.report import _environment, samples, write_report
 from salad.pipeline.report.story import story
-from salad.pipeline.schema import CLUSTER_SCORES, POOL
+from salad.pipeline.schema import CLUSTER_SCORES, POOL, PROBE_SCORES
 from salad.pipeline.stages import Run, Stage
 
 HOSTILE = [
@@ -38,6 +38,8 @@ DOMAIN = "<b onclick=alert(2)>law</b>"
 RATE = 16_000
 D = {"before/no-speech": 2.5, "before/untrained": 2.6, "stage-one/metrics": 2.0, "control/metrics": 1.75}
 D |= {"round-000/metrics": 1.5, "round-001/metrics": 1.25}
+ALIGNMENT = {"before/untrained": [0.0, 0.0625, 0.125], "stage-one/metrics": [0.25, 0.5, float("nan")]}
+ALIGNMENT |= {"round-000/metrics": [float("nan")] * 3, "control/metrics": [0.25, 0.375, 0.5]}  # none of the last round
 CONFIG = {
     "name": "small",
     "rounds": 2,
@@ -54,8 +56,17 @@ CLUSTERS = {
     "n_pool": [6, 6, 2],
     "n_probe": [4, 1, 4],
     "divergence": [1.125, 2.25, 0.5],
-    "divergence_se": [0.25, float("nan"), 0.125],
+    "divergence_se": [0.25, None, 0.125],
+    "divergence_low": [0.75, None, 0.25],
+    "divergence_high": [1.5, None, 0.75],
+    "signal": ["divergence"] * 3,
     "divergence_shrunk": [1.25, 2.0, 0.75],
+    "log_sd": [0.125, 0.25, 0.125],
+    "text_log_sd": [0.5, 0.5, 0.5],
+    "forgetting": [0.0, 0.0, 0.0],
+    "teacher_entropy": [2.5, 2.5, 2.5],
+    "cer": [0.125, 0.125, 0.875],
+    "words_per_second": [3.0, 3.0, 3.0],
     "p_web": [0.4, 0.4, 0.2],
     "p_target": [0.25, 0.75, 0.0],
     "flag": ["", "", "cer"],
@@ -81,6 +92,8 @@ def write_clusters(out: Path) -> dict[str, Any]:
 
 def write_scores(out: Path) -> dict[str, Any]:
     pq.write_table(pa.table(CLUSTERS).cast(CLUSTER_SCORES), out / "clusters.parquet")
+    probes = [{"id": str(i), "cluster": c, "cer": 0.9 if c == 2 else 0.1} for i, c in enumerate([0] * 4 + [1] + [2] * 4)]
+    pq.write_table(pa.Table.from_pylist(probes, PROBE_SCORES), out / "probes.parquet")
     return {"effective_clusters": 1.6}
 
 
@@ -113,6 +126,9 @@ def write_metrics(out: Path, name: str) -> dict[str, Any]:
     d = np.array([-0.5, 0.0, 0.5]) + D[name]
     table = {"id": ["a", "b", "c"], "divergence": d, "misalignment": d, "forgetting": np.zeros(3)}
     pq.write_table(pa.table(table), out / "heldout.parquet")
+    if name in ALIGNMENT:
+        layers = pa.array(range(3), pa.int32())
+        pq.write_table(pa.table({"layer": layers, "cka": ALIGNMENT[name]}), out / "alignment.parquet")
     found = {"texts": 3, "D": float(d.mean()), "D_se": 0.5 / 3**0.5, "M": float(d.mean()), "F": 0.0}
     (out / "metrics.json").write_text(json.dumps({"all": found, "domains": {DOMAIN: {**found, "D": D[name] + 1}}}))
     return found
@@ -286,7 +302,7 @@ def test_the_same_artefacts_give_the_same_bytes(run: Run, index: Path) -> None:
 
 def test_plotly_knows_every_word_of_the_figures(index: Path) -> None:
     figures = figures_of(index)
-    assert set(figures) == {"curve", "training", "clusters-0", "clusters-1"}
+    assert set(figures) == {"curve", "training", "alignment", "clusters-0", "clusters-1"}
     for figure in figures.values():
         go.Figure(figure)
 
@@ -306,6 +322,30 @@ def test_figures_show_the_numbers_of_the_artefacts(index: Path) -> None:
     assert (web["x"], web["y"], target["y"]) == (["1", "0", "2"], [0.4, 0.4, 0.2], [0.75, 0.25, 0.0])
     assert (measured["y"], measured["error_y"]["array"]) == ([2.25, 1.125, 0.5], [None, 0.25, 0.125])
     assert shrunk["y"] == [2.0, 1.25, 0.75]
+
+
+def test_alignment_by_layer_is_shown_where_it_was_measured(index: Path, page: Page) -> None:
+    figures = figures_of(index)
+    lines = {t["name"]: t for t in figures["alignment"]["data"]}
+    assert {name: (t["x"], t["y"]) for name, t in lines.items()} == {
+        "before Stage I": ([0, 1, 2], [0.0, 0.0625, 0.125]),
+        "after Stage I": ([0, 1, 2], [0.25, 0.5, None]),
+        "control": ([0, 1, 2], [0.25, 0.375, 0.5]),
+    }
+    assert list(lines) == ["before Stage I", "after Stage I", "control"]
+    colours = {t["name"]: t["line"] for t in figures["training"]["data"]}
+    assert lines["after Stage I"]["line"] == colours["Stage I"]
+    assert lines["control"]["line"] == colours["control"]
+    assert [a for _, a in page.elements if a.get("id") == "alignment"]
+
+
+def test_without_alignment_there_is_no_figure_of_it(tmp_path: Path) -> None:
+    run = publish(tmp_path, until="before/no-speech")
+    assert summary.published(run, "before/no-speech")
+    assert summary.alignment(run, "before/no-speech") is None
+    page = Page(write_report(run))
+    assert "by layer" not in page.text
+    assert not [a for _, a in page.elements if a.get("id") == "alignment"]
 
 
 def test_the_story_says_what_the_figures_cannot(run: Run) -> None:
@@ -332,7 +372,7 @@ def test_an_unfinished_run_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     page = Page(index)
     assert "This run is unfinished" in page.text
     assert "round-001/checkpoint" in page.text
-    assert set(figures_of(index)) == {"curve", "training", "clusters-0"}
+    assert set(figures_of(index)) == {"curve", "training", "alignment", "clusters-0"}
     assert "audio" not in {tag for tag, _ in page.elements}
     assert run.store.valid("report")
     for stage in run.stages[:-1]:
@@ -389,5 +429,5 @@ def test_a_browser_draws_every_figure_without_complaint(index: Path, tmp_path: P
     for name in figures_of(index):
         drawn = re.search(rf'<div id="{name}" class="js-plotly-plot">.*?<svg class="main-svg"', dom, re.DOTALL)
         assert drawn, name
-    assert dom.count('class="plot-container') == dom.count('class="js-plotly-plot"') == 4
+    assert dom.count('class="plot-container') == dom.count('class="js-plotly-plot"') == 5
     assert "<title>small · SALAD</title>" in dom, "a text of the data ran as a script"

@@ -23,7 +23,10 @@ TONE = (0.3 * np.sin(np.arange(2 * RATE) / 10)).astype(np.float32)
         ("background noise", "back ground noise", 0.0),
         ("abcd", "abcx", 0.25),
         ("abcd", "", 1.0),
+        ("abcd", " \n", 1.0),
+        ("abcd", "...", 1.0),
         ("", "anything", 1.0),
+        ("", "", 1.0),
     ],
 )
 def test_character_error_rate(said: str, heard: str, cer: float) -> None:
@@ -32,6 +35,22 @@ def test_character_error_rate(said: str, heard: str, cer: float) -> None:
 
 def test_spans_count_together() -> None:
     assert character_error_rate(["abcd", "efghijkl"], ["abcd", "efgh"]) == pytest.approx(4 / 12)
+
+
+def test_an_ear_that_heard_nothing_is_no_proof() -> None:
+    assert character_error_rate(["abcd", "efgh"], ["", ""]) == 1.0
+    assert character_error_rate(["abcd", "efgh"], ["abcd", ""]) == 0.5
+    assert fault([TONE], RATE, 5, character_error_rate(["abcd"], [""]), LIMITS) == "not understood"
+
+
+def test_an_ear_that_repeats_itself_goes_beyond_one() -> None:
+    assert character_error_rate(["abcd"], ["abcd abcd abcd"]) == 2.0
+
+
+@pytest.mark.parametrize("heard", [[], ["abcd"], ["abcd", "efgh", "more"]])
+def test_a_transcript_for_every_span_or_none(heard: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        character_error_rate(["abcd", "efgh"], heard)
 
 
 @pytest.mark.parametrize(

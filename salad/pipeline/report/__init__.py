@@ -25,6 +25,7 @@ from salad.errors import SaladError
 from salad.pipeline import summary
 from salad.pipeline.pool import read_pool
 from salad.pipeline.report import figures, samples
+from salad.pipeline.report.flagged import flagged, probe_folders
 from salad.pipeline.report.story import story
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
     round_ = samples.last_spoken_round(run)
     speech = None if round_ is None else run.store.path(f"round-{round_:03d}/speech")
     selected = samples.selected(speech, out / "audio") if speech else []
+    flags = flagged(run, probe_folders(run), out / "audio")
     plots = figures.all_figures(run)
     config = yaml.safe_dump(run.config.model_dump(mode="json", exclude={"runs_dir"}), sort_keys=False, allow_unicode=True)
     page = _environment().get_template("page.html")
@@ -74,6 +76,7 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
         speech=(summary.SPEECH_COLUMNS, summary.speech_rows(run)),
         times=summary.time_rows(run),
         clusters={r: cluster_table(run, r) for r in figures.scored_rounds(run)},
+        flags=flags,
         round=round_,
         selected=selected,
         rejected=samples.rejected(speech) if speech else [],
@@ -86,7 +89,7 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
     (out / "config.yaml").write_text(config, encoding="utf-8")
     (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     progress(1)
-    return {"figures": len(plots), "sounds": len(selected)}
+    return {"figures": len(plots), "sounds": len(list((out / "audio").glob("*.flac")))}
 
 
 def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:

@@ -20,23 +20,22 @@ if TYPE_CHECKING:
 
 Figure = dict[str, Any]
 BLUE, ORANGE, GREEN, PURPLE = "#3b82c4", "#d9822b", "#3f9c6b", "#8b6fc0"  # each readable on white and on black
+GREY = "#808890"
 MEASURES = {"D": (BLUE, 5, 12), "M": (ORANGE, 2, 7), "F": (GREEN, 2, 7)}  # D is broad: where M equals it, both are seen
-NO_SPEECH, CONTROL = "before/no-speech", "control/metrics"
+NO_SPEECH, UNTRAINED, CONTROL = "before/no-speech", "before/untrained", "control/metrics"
 STAGES = (BLUE, ORANGE, GREEN, PURPLE)
 
 
 def all_figures(run: Run) -> dict[str, Figure]:
     """Every figure whose artefacts are published, by the id of its place in the page."""
-    found = {"curve": curve(run), "training": training(run)}
+    found = {"curve": curve(run), "training": training(run), "alignment": alignment(run)}
     found |= {f"clusters-{r}": clusters(cluster_rows(run, r)) for r in scored_rounds(run)}
     return {name: figure for name, figure in found.items() if figure["data"]}
 
 
 def curve(run: Run) -> Figure:
     """D, M and F over the students; the control stands apart; a dotted line is what no speech gives."""
-    labels = {
-        name: "control" if name == CONTROL else label.replace("after round", "round") for label, name, _ in summary.students(run)
-    }
+    labels = _labels(run)
     values = {name: summary.metrics(run, name)["all"] for name in labels}
     errors = {name: summary.heldout_errors(run, name) for name in labels}
 
@@ -94,6 +93,31 @@ def training(run: Run) -> Figure:
     return {"data": data, "layout": layout}
 
 
+def alignment(run: Run) -> Figure:
+    """Linear CKA between heard and read words by layer, one line a student, in the colours of `training`."""
+    data = []
+    labels = _labels(run)
+    trained = [name for name in labels if name not in (NO_SPEECH, UNTRAINED)]
+    for name, label in labels.items():
+        values = summary.alignment(run, name)
+        if values is not None and not all(map(math.isnan, values)):
+            colour = STAGES[trained.index(name) % len(STAGES)] if name in trained else GREY
+            data.append(
+                {
+                    "type": "scatter",
+                    "name": label,
+                    "mode": "lines+markers",
+                    "x": list(range(len(values))),
+                    "y": [None if math.isnan(value) else value for value in values],
+                    "line": {"color": colour, "dash": "dot" if name == CONTROL else "solid"},
+                    "marker": {"size": 4},
+                }
+            )
+    layout = _layout("layer", "linear CKA", height=340)
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return {"data": data, "layout": layout}
+
+
 def clusters(rows: list[dict[str, Any]]) -> Figure:
     """Above: P_web beside P_target. Below: D with its standard error, and what shrinking makes of it."""
     x = [str(row["cluster"]) for row in rows]
@@ -116,6 +140,13 @@ def clusters(rows: list[dict[str, Any]]) -> Figure:
             {**shrunk, "yaxis": "y2", "marker": {"color": ORANGE, "symbol": "diamond", "size": 6}},
         ],
         "layout": {**layout, "barmode": "group"},
+    }
+
+
+def _labels(run: Run) -> dict[str, str]:
+    """Short names of the measured students, by metrics artefact."""
+    return {
+        name: "control" if name == CONTROL else label.replace("after round", "round") for label, name, _ in summary.students(run)
     }
 
 

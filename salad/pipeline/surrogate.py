@@ -1,0 +1,150 @@
+"""D for every text of the pool from a few hundred probes: Gaussian-process regression of log D.
+
+    log D = mean + β · layout + g(embedding) + u(cluster) + noise
+
+`layout` is how much of a text is heard and how much is read after it, which every text's span plan tells for
+nothing and which explains about half of the variance of log D; `g` is smooth over the embeddings; `u` is what
+a cluster has of its own. All are Gaussian, so the posterior is exact: near probes it follows them, far from
+them it falls back to the cluster's shrunk mean, and it knows how sure it is (Rasmussen and Williams 2006,
+ch. 2 and 5). Averaged over a cluster it is the best linear predictor of small-area statistics (Battese, Harter
+and Fuller 1988): empirical-Bayes shrinkage that also corrects for which texts the probes happened to be.
+How it does against simpler surrogates: docs/signal.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+FLOOR = 1e-2  # of the mean: smaller divergences count as this, since they enter by their logarithm
+TINY = 1e-6
+LEARN_FROM = 1024  # probes from which the scales of the kernel are learnt; all are used to predict
+BLOCK = 16_384
+SAMPLE = 128  # texts of a cluster that its error is computed from
+
+# Scales of the kernel, as logarithms: where they are expected, and how far from there they may well be.
+# linear · smooth · how far smooth reaches (1 - cosine) · cluster · noise
+EXPECTED = np.log([0.05, 0.05, 0.5, 0.02, 0.15])
+SPREAD = 2.0
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known of every text before it is spoken: N rows."""
+
+    layout: np.ndarray  # (N, 3), standardised: see `layout_features`
+    vectors: np.ndarray  # (N, d) unit length
+    cluster: np.ndarray  # (N,)
+
+    def take(self, rows: np.ndarray) -> Features:
+        return Features(self.layout[rows], np.asarray(self.vectors[rows], np.float64), self.cluster[rows])
+
+
+def layout_features(n_words: np.ndarray, n_heard: np.ndarray) -> np.ndarray:
+    """(N, 3): log of the words heard, log of the words read, words read; each of mean 0 and variance 1."""
+    heard, read = np.maximum(n_heard, 0).astype(np.float64), np.maximum(n_words - n_heard, 0).astype(np.float64)
+    x = np.stack([np.log1p(heard), np.log1p(read), read], axis=1)
+    scale = x.std(axis=0)
+    return np.asarray((x - x.mean(axis=0)) / np.where(scale > 0, scale, 1.0))
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A fitted regression: the probes, the kernel's scales, and what predicting needs of them."""
+
+    probes: Features
+    scales: np.ndarray  # (5,): linear, smooth, reach, cluster, noise
+    centre: float
+    inverse: np.ndarray  # (n, n) of the probes' covariance
+    weights: np.ndarray  # (n,): inverse · (log D - centre)
+    smear: float  # mean of D over its predicted median, left-one-out (Duan 1983)
+    explained: float  # share of the variance of log D, each probe predicted from the others
+
+
+def fit(probes: Features, divergence: np.ndarray, seed: int = 0) -> Surrogate:
+    """Learn the scales by maximum a posteriori from probes (n rows) and their D (n,), positive, in nats."""
+    y = np.log(np.maximum(divergence, max(FLOOR * divergence.mean(), TINY)))
+    centre = float(y.mean())
+    few = np.random.default_rng(seed).permutation(len(y))[:LEARN_FROM]
+    scales = _learn(probes.take(few), y[few] - centre)
+    covariance = _kernel(scales, probes, probes) + scales[4] * np.eye(len(y))
+    inverse = np.linalg.inv(covariance)
+    weights = inverse @ (y - centre)
+    left_out = y - weights / np.diag(inverse)
+    smear = float(np.mean(np.exp(y - left_out)))
+    explained = float(1 - np.var(y - left_out) / max(np.var(y), 1e-12))
+    return Surrogate(probes, scales, centre, inverse, weights, smear, explained)
+
+
+def predict(surrogate: Surrogate, texts: Features) -> np.ndarray:
+    """(N, 2) float32: the expected D of each text in nats, and the standard error of that expectation."""
+    s = surrogate
+    out = np.empty((len(texts.cluster), 2), np.float32)
+    prior = s.scales[0] * (texts.layout**2).sum(1) + s.scales[1] + s.scales[3]
+    for rows in _blocks(len(out)):
+        k = _kernel(s.scales, texts.take(rows), s.probes)
+        variance = prior[rows] - np.einsum("ij,ij->i", k @ s.inverse, k)
+        out[rows, 0] = np.exp(s.centre + k @ s.weights) * s.smear
+        out[rows, 1] = out[rows, 0] * np.sqrt(np.maximum(variance, 0))
+    return out
+
+
+def cluster_errors(surrogate: Surrogate, texts: Features, k: int, seed: int = 0) -> np.ndarray:
+    """(K,) posterior standard deviation of log D(c), D(c) being the mean of its texts' expected D.
+
+    Texts of a cluster err together, so their covariance counts: it is taken from `SAMPLE` of them.
+    """
+    s = surrogate
+    rng = np.random.default_rng(seed)
+    found = np.full(k, np.sqrt(s.scales[:2].sum() + s.scales[3]))
+    for c in range(k):
+        members = np.flatnonzero(texts.cluster == c)
+        if len(members) == 0:
+            continue
+        some = texts.take(rng.permutation(members)[:SAMPLE])
+        share = np.full(len(some.cluster), 1 / len(some.cluster))
+        to_probes = share @ _kernel(s.scales, some, s.probes)
+        variance = share @ _kernel(s.scales, some, some) @ share - to_probes @ s.inverse @ to_probes
+        found[c] = np.sqrt(max(variance, 0.0))
+    return found
+
+
+def _kernel(scales: np.ndarray, a: Features, b: Features) -> np.ndarray:
+    linear, smooth, reach, cluster, _ = scales
+    near = np.exp((np.minimum(a.vectors @ b.vectors.T, 1.0) - 1.0) / reach)
+    same = a.cluster[:, None] == b.cluster[None, :]
+    return np.asarray(linear * (a.layout @ b.layout.T) + smooth * near + cluster * same)
+
+
+def _learn(probes: Features, y: np.ndarray) -> np.ndarray:
+    """The scales of highest posterior density, by gradient (Rasmussen and Williams eq. 5.9)."""
+    from scipy.linalg import cho_factor, cho_solve
+    from scipy.optimize import minimize
+
+    n = len(y)
+    products = probes.layout @ probes.layout.T
+    apart = 1.0 - np.minimum(probes.vectors @ probes.vectors.T, 1.0)
+    same = (probes.cluster[:, None] == probes.cluster[None, :]).astype(np.float64)
+    identity = np.eye(n)
+
+    def loss(log_scales: np.ndarray) -> tuple[float, np.ndarray]:
+        linear, smooth, reach, cluster, noise = np.exp(log_scales)
+        near = smooth * np.exp(-apart / reach)
+        slopes = (linear * products, near, near * apart / reach, cluster * same, noise * identity)
+        factor = cho_factor(slopes[0] + near + slopes[3] + slopes[4], lower=True)
+        inverse = cho_solve(factor, identity)
+        weights = inverse @ y
+        off = (log_scales - EXPECTED) / SPREAD
+        value = 0.5 * y @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * off @ off
+        inner = inverse - np.outer(weights, weights)
+        return float(value), np.array([0.5 * (inner * slope).sum() for slope in slopes]) + off / SPREAD
+
+    limits = [(e - 4 * SPREAD, e + 4 * SPREAD) for e in EXPECTED]
+    return np.asarray(np.exp(minimize(loss, EXPECTED, jac=True, method="L-BFGS-B", bounds=limits).x))
+
+
+def _blocks(n: int) -> Iterator[np.ndarray]:
+    for i in range(0, n, BLOCK):
+        yield np.arange(i, min(i + BLOCK, n))
