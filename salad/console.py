@@ -16,6 +16,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run, Stage
 
+FACTS = 7  # of a stage on its line
 console = Console(highlight=False)
 interrupted = threading.Event()  # set by Ctrl+C: Python may swallow the exception itself (in a callback, a destructor)
 errors = Console(stderr=True, highlight=False)
@@ -79,7 +80,7 @@ def walk(run: Run, stages: list[Stage]) -> None:
 
 
 def describe(meta: dict[str, Any]) -> str:
-    """The plain values of a stage's meta on one line."""
+    """The first plain values of a stage's meta, on one line."""
     parts = []
     for key, value in meta.items():
         if isinstance(value, float):
@@ -88,7 +89,7 @@ def describe(meta: dict[str, Any]) -> str:
             parts.append(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}")
         elif isinstance(value, dict) and key in ("refused", "rejected", "domains"):
             parts.append(f"{key} {sum(value.values()):,}" if key != "domains" else f"{len(value)} domains")
-    return " · ".join(parts)
+    return " · ".join(parts[:FACTS])
 
 
 def print_summary(run: Run) -> None:

@@ -62,7 +62,10 @@ def build_scores(
     known: Path | None,
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Write `probes.parquet`, `clusters.parquet` and `predicted.npy` ((N, 2): D of each text and its standard error).
+    """Write `probes.parquet`, `clusters.parquet` and `predicted.npy`.
+
+    predicted.npy: (N, 3) of each text of the pool its expected D, the standard error of that, and the D to expect were
+    as much of it heard and read as of the average text: what of D is its content's and not its span plan's.
 
     known: scores of some of the same probes by the same checkpoint, which are not measured again. A probe
     without a finite D is quarantined: named with its reason, and counted nowhere.
@@ -77,7 +80,8 @@ def build_scores(
     rows = pc.index_in(usable["id"], read_pool(pool, ["id"])["id"]).to_numpy()
     signal = _signal(usable, config.score.signal)
     found, predicted, fitted = estimate(texts, rows, signal, config.score.estimate, config.cluster.k, config.seed)
-    np.save(out / "predicted.npy", predicted)
+    even = surrogate.predict(fitted, replace(texts, layout=np.zeros_like(texts.layout)))
+    np.save(out / "predicted.npy", np.column_stack([predicted, even[:, 0]]))
 
     p_web = np.bincount(texts.cluster, minlength=config.cluster.k) / len(texts.cluster)
     flag = _flags(usable, [p.speech for p in probes], config)
@@ -87,17 +91,19 @@ def build_scores(
     columns = _cluster_columns(usable, found, config) | {"p_web": p_web, "p_target": p_target, "flag": flag}
     columns["n_pool"] = np.bincount(texts.cluster, minlength=config.cluster.k)
     pq.write_table(pa.table(columns).select(CLUSTER_SCORES.names).cast(CLUSTER_SCORES), out / "clusters.parquet")
+    means = {name: float(usable[name].to_numpy().mean()) for name in ("divergence", "misalignment", "forgetting")}
     return {
-        **{name: float(usable[name].to_numpy().mean()) for name in ("divergence", "misalignment", "forgetting")},
-        "signal": config.score.signal,
-        "estimate": config.score.estimate,
-        "gamma": gamma,
+        "probes": usable.num_rows,
+        "seconds": float(table["seconds"].to_numpy().sum()),
+        "divergence": means["divergence"],
         "effective_clusters": effective_number(p_target),
         "p_target_error": expected_error(p_web, found.shrunk, found.shrunk_log_sd, gamma, allowed, config.seed),
         "flagged": int((~allowed).sum()),
-        "probes": usable.num_rows,
-        "seconds": float(table["seconds"].to_numpy().sum()),
         "quarantined": table.num_rows - usable.num_rows,
+        **means,
+        "signal": config.score.signal,
+        "estimate": config.score.estimate,
+        "gamma": gamma,
         "surrogate": {
             "scales": dict(zip(("linear", "smooth", "reach", "cluster", "noise"), fitted.scales.tolist(), strict=True)),
             "explained": fitted.explained,

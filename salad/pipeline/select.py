@@ -96,6 +96,7 @@ def pool_view(pool: Path, embeddings: Path, clusters: Path, scores: Path, taken:
         cluster=load_assignment(clusters),
         predicted_divergence=predicted[:, 0],
         predicted_se=predicted[:, 1],
+        content_divergence=predicted[:, 2],
         est_seconds=texts["est_seconds"].to_numpy(),
         taken=pc.is_in(texts["id"], pa.array(sorted(taken), pa.string())).to_numpy(zero_copy_only=False),
         clusters=ClusterTable(

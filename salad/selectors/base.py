@@ -36,6 +36,7 @@ class PoolView:
     cluster: np.ndarray  # (N,) int32
     predicted_divergence: np.ndarray  # (N,) nats
     predicted_se: np.ndarray  # (N,)
+    content_divergence: np.ndarray  # (N,) nats: the same, were as much of each text heard and read as of the average one
     est_seconds: np.ndarray  # (N,) seconds of speech that a text costs
     taken: np.ndarray  # (N,) bool: probes, held-out texts, natural speech, earlier rounds
     clusters: ClusterTable

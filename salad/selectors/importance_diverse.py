@@ -1,7 +1,8 @@
 """The default: the paper's share of the budget for each cluster, and variety inside each share.
 
 A cluster's share buys n texts. FAISS k-means with n centroids on its free texts finds n different
-neighbourhoods; each gives the text, of those nearest its centre, with the highest predicted divergence.
+neighbourhoods; each gives the text, of those nearest its centre, with the highest predicted divergence
+of content: by D as it is, texts with the fewest words to read would win, which have the least to teach.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class ImportanceDiverse:
         for candidates in nearest:
             best = [i for i in candidates.tolist() if i not in taken]
             if best:
-                taken.add(max(best, key=lambda i: (pool.predicted_divergence[rows[i]], -i)))
+                taken.add(max(best, key=lambda i: (pool.content_divergence[rows[i]], -i)))
         return rng.permutation(rows[sorted(taken)])
 
     @staticmethod

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from salad import audio
 from salad.config import Config, load_config
+from salad.errors import SaladError
 from salad.pipeline.models import Models
 from salad.pipeline.shards import read_utterances
 from salad.pipeline.synthesize import TOLERANCE, Ledger, Order, Outcome, build_speech
@@ -166,3 +167,42 @@ def test_a_text_whose_turn_never_came_stays_free(tmp_path: Path, config: Config)
     taken = taken_ids([tmp_path / "speech"])
     assert len(taken) == 40 - meta["not_reached"]
     assert {r["id"] for r in order.rows[-10:]}.isdisjoint(taken)
+
+
+class LongWinded(ToneEngine):
+    """Half a minute and more for every text with a 7 in it."""
+
+    @staticmethod
+    def _wave(text: str) -> np.ndarray:
+        wave = ToneEngine._wave(text)
+        return np.resize(wave, 31 * RATE) if "7" in text else wave
+
+
+class Deaf:
+    """An ASR that forgets to answer for the last sound."""
+
+    def transcribe(self, waves: list[np.ndarray]) -> list[str]:
+        assert all(len(w) <= 30 * 16_000 for w in waves)
+        return ["something"] * (len(waves) - 1)
+
+
+def test_a_span_too_long_to_be_heard_is_turned_down_before_the_asr_sees_it(tmp_path: Path, config: Config) -> None:
+    data = config.model_dump(mode="json")
+    data["speech"] = {**data["speech"], "engine": f"{Path(__file__).resolve()}:LongWinded"}
+    config = Config.model_validate(data)
+    rows = [row(i, text="number 7 " * 9 if i == 1 else "a plain text of nothing but words and so on and on") for i in range(3)]
+    meta, _ = speak(tmp_path, config, Order(rows))
+    assert meta["rejected"] == {"span too long": 1}
+    models = Models(config)
+    models.__dict__["asr"] = type("All", (Deaf,), {"transcribe": lambda self, waves: [*Deaf.transcribe(self, waves), "more"]})()
+    (tmp_path / "heard").mkdir()
+    heard = build_speech(tmp_path / "heard", "test", Order(rows), config, models, lambda n: None, judged_by_cer=False)
+    assert heard["cer_checked"] == 2
+
+
+def test_an_asr_that_loses_a_sound_is_stopped(tmp_path: Path, config: Config) -> None:
+    models = Models(config)
+    models.__dict__["asr"] = Deaf()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(SaladError, match="transcripts of"):
+        build_speech(tmp_path / "out", "test", Order([row(0), row(1)]), config, models, lambda n: None)

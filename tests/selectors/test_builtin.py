@@ -29,6 +29,7 @@ def make_pool(n: int = 600, seed: int = 0, p_target: np.ndarray | None = None, s
         cluster=cluster,
         predicted_divergence=rng.uniform(0, 2, n).astype(np.float32),
         predicted_se=np.full(n, 0.1, np.float32),
+        content_divergence=rng.uniform(0.5, 3.0, n).astype(np.float32),
         est_seconds=rng.uniform(*seconds, n).astype(np.float32),
         taken=rng.random(n) < 0.2,
         clusters=ClusterTable(p_web, target / target.sum(), d, np.full(K, 0.1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,18 @@ def test_a_truncated_checkpoint_is_named(teacher: Any, tmp_path: Path) -> None:
         load_student(tmp_path / "c", teacher)
     with pytest.raises(SaladError, match="does not exist"):
         load_student(tmp_path / "nowhere", teacher)
+
+
+@pytest.mark.parametrize("change", ["a bias", "a scale"])
+def test_an_lm_whose_head_is_more_than_a_product_is_refused(teacher: Any, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    lm = copy.deepcopy(teacher)
+    head = lm.get_output_embeddings()
+    plain = head.forward
+    other = (lambda x: plain(x) + torch.arange(head.out_features)) if change == "a bias" else (lambda x: 0.5 * plain(x))
+    monkeypatch.setattr(head, "forward", other)
+    monkeypatch.setattr("salad.assets.load_pretrained", lambda *a, **k: lm)
+    with pytest.raises(SaladError, match="head times its last state"):
+        load_lm("some/lm", torch.float32)
 
 
 def test_a_context_too_long_is_named(fake_models: dict[str, str], teacher: Any, tmp_path: Path) -> None:
