@@ -101,7 +101,7 @@ def plants() -> list[Plant]:
         *(Plant(f"{name}, unseen", spoken(passages_of(name)), "") for name in ("law", "medicine", "security")),
         Plant("table of numbers", spoken(tables()), ""),
         Plant("code", spoken(code()), "cer"),
-        Plant("base64", spoken(base64_lines()), "no probe"),
+        Plant("base64", spoken(base64_lines()), "unspeakable"),
         Plant("recipes, garbled", spoken(recipes, garbled), "cer"),
         Plant("recipes, noisy", spoken(recipes, noisy), "cer"),
         Plant("recipes, halved", spoken(recipes, halved), "cer"),
@@ -164,7 +164,7 @@ def measure(folder: Path, planted: list[Plant]) -> list[Found]:
         found.append(shards.read_columns(out, ["cluster", "cer", "words_per_second"]).to_pydict())
     cluster, cer, speed = (np.concatenate([f[name] for f in found]) for name in ("cluster", "cer", "words_per_second"))
     counted = cluster_cer(cer, cluster, len(planted))
-    flags = flag_clusters(cer, cluster, len(planted), config.score.flags)
+    flags = flag_clusters(cer, cluster, len(planted), config.score.flags, tried=range(len(planted)))
     results = []
     for c, plant in enumerate(planted):
         here = cluster == c

@@ -152,6 +152,8 @@ def build_metrics(
             "misalignment": found.misalignment,
             "forgetting": found.forgetting,
             "n_positions": found.n_positions,
+            "teacher_entropy": found.teacher_entropy,
+            "teacher_nll": found.teacher_nll,
         }
     )
     pq.write_table(table, out / "heldout.parquet")

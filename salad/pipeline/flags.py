@@ -6,23 +6,29 @@ below `least` and never above `max_cer`. `bench/flags.py` tries the defaults on 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from salad.config import Flags
+
+OUT = ("cer", "unspeakable")  # flags whose clusters leave P_target
 
 LEFT_OUT = 8  # one probe in so many, the worst, is left out of its cluster's CER
 MAD_TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
 
 
-def flag_clusters(cer: np.ndarray, cluster: np.ndarray, k: int, rule: Flags) -> np.ndarray:
-    """(K,) of str objects: "cer" above the limit, "no probe" without any, else "".
+def flag_clusters(cer: np.ndarray, cluster: np.ndarray, k: int, rule: Flags, tried: Collection[int] = ()) -> np.ndarray:
+    """(K,) of str objects: "cer" above the limit; without any probe "unspeakable" where some were `tried`, else "no probe".
 
     cer, cluster: (n,), cer NaN where the ASR did not listen. A cluster without a known CER is never flagged "cer".
     """
     found = cluster_cer(cer, cluster, k)
     flag = np.full(k, "", dtype=object)
     flag[found > cer_limit(found, rule)] = "cer"
-    flag[np.bincount(cluster, minlength=k) == 0] = "no probe"
+    without = np.bincount(cluster, minlength=k) == 0
+    flag[without] = "no probe"
+    flag[without & np.isin(np.arange(k), list(tried))] = "unspeakable"
     return flag
 
 

@@ -19,8 +19,9 @@ from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.cluster import load_assignment
 from salad.pipeline.estimate import allocate
+from salad.pipeline.flags import OUT
 from salad.pipeline.pool import read_pool
-from salad.pipeline.score import OUT, chosen_gamma
+from salad.pipeline.score import chosen_gamma
 from salad.pipeline.select import taken_ids
 from salad.pipeline.synthesize import Order
 from salad.seeds import generator
@@ -118,6 +119,12 @@ def text_only_rows(config: Config, pool: Path, clusters: Path, taken: Iterable[P
     """`n` random free texts, to be read and never heard: they hold forgetting down."""
     free = _free(config, pool, taken, "text-only")[:n].tolist()
     return _describe(free, pool, load_assignment(clusters), "text-only", "read only")
+
+
+def free_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Path], n: int, purpose: str) -> Order:
+    """Up to `n` uniform draws of the texts that nobody has; another `purpose`, another draw."""
+    free = _free(config, pool, taken, purpose)[:n].tolist()
+    return Order(_describe(free, pool, load_assignment(clusters), purpose, "uniform draw of the pool"))
 
 
 def _free(config: Config, pool: Path, taken: Iterable[Path], purpose: str) -> np.ndarray:

@@ -30,7 +30,7 @@ from salad.pipeline.estimate import (
     gamma_for,
     target_distribution,
 )
-from salad.pipeline.flags import cluster_cer, flag_clusters
+from salad.pipeline.flags import OUT, cluster_cer, flag_clusters
 from salad.pipeline.models import Models
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import CLUSTER_SCORES, PROBE_SCORES
@@ -38,8 +38,6 @@ from salad.pipeline.synthesize import NOT_REACHED
 
 if TYPE_CHECKING:
     from salad.trainer.evaluate import Divergences
-
-OUT = ("cer", "unspeakable")  # flags whose clusters leave P_target
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def estimate(
             found,
             shrunk=np.where(n > 0, mean, signal.mean()),
             shrunk_log_sd=surrogate.cluster_errors(fitted, texts, k, seed),
-            text_log_var=np.full(k, fitted.scales[4]),
+            text_log_var=np.full(k, fitted.text_log_var),
         )
     return found, predicted, fitted
 
@@ -211,13 +209,11 @@ def _signal(table: pa.Table, name: str) -> np.ndarray:
 
 def _flags(table: pa.Table, speech: list[Path], config: Config) -> np.ndarray:
     cer = table["cer"].to_numpy(zero_copy_only=False).astype(np.float64)
-    flag = flag_clusters(cer, table["cluster"].to_numpy(), config.cluster.k, config.score.flags)
     tried: set[int] = set()
     for folder in speech:
         rows = pq.read_table(folder / "rejected.parquet", columns=["cluster", "rejected"])
         tried.update(rows.filter(pc.not_equal(rows["rejected"], NOT_REACHED))["cluster"].to_pylist())
-    unspoken = (flag == "no probe") & np.isin(np.arange(config.cluster.k), sorted(tried))
-    return np.where(unspoken, "unspeakable", flag)
+    return flag_clusters(cer, table["cluster"].to_numpy(), config.cluster.k, config.score.flags, tried)
 
 
 def _cluster_columns(table: pa.Table, found: Estimates, config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
 
-SPEECH_COLUMNS = ["round", "asked s", "spent s", "texts", "rejected", "CER", "clusters", "1/Σp²"]
+SPEECH_COLUMNS = ["round", "asked s", "spent s", "texts", "rejected", "CER", "1/Σp²", "P_target ±"]
 HELDOUT_COLUMNS = ["student", "steps", "D", "± SE", "M", "F"]
 
 
@@ -109,17 +109,20 @@ def _standard_error(values: Any) -> float | None:
 
 
 def speech_rows(run: Run) -> list[list[Any]]:
-    """One row a round: what was asked for, what was spent, what was turned down."""
+    """One row a round: what was asked for, what was spent, what was turned down, and how sure the target was.
+
+    1/Σp²: how many equal clusters P_target amounts to. P_target ±: the share of it that is expected to lie in other
+    clusters than if D were known.
+    """
     rows: list[list[Any]] = []
     for r in range(run.config.rounds):
         if published(run, f"round-{r:03d}/speech"):
             speech = run.store.manifest(f"round-{r:03d}/speech").meta
-            selection = run.store.manifest(f"round-{r:03d}/selection").meta
             scores = run.store.manifest(f"round-{r:03d}/scores").meta
             turned_down = sum(speech["rejected"].values())
             rows.append(
-                [str(r), f"{speech['budget']:.0f}", f"{speech['seconds']:.1f}", speech["rows"],
-                 turned_down, speech["cer"], selection["clusters"], f"{scores['effective_clusters']:.1f}"]
+                [str(r), f"{speech['budget']:.0f}", f"{speech['seconds']:.1f}", speech["rows"], turned_down, speech["cer"],
+                 f"{scores['effective_clusters']:.1f}", f"{scores['p_target_error']:.0%}"]
             )  # fmt: skip
     return rows
 

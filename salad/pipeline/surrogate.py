@@ -47,7 +47,7 @@ def layout_features(n_words: np.ndarray, n_heard: np.ndarray) -> np.ndarray:
     heard, read = np.maximum(n_heard, 0).astype(np.float64), np.maximum(n_words - n_heard, 0).astype(np.float64)
     x = np.stack([np.log1p(heard), np.log1p(read), read], axis=1)
     scale = x.std(axis=0)
-    return np.asarray((x - x.mean(axis=0)) / np.where(scale > 0, scale, 1.0))
+    return np.asarray((x - x.mean(axis=0)) / np.where(scale > TINY, scale, 1.0))
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,24 @@ class Surrogate:
     inverse: np.ndarray  # (n, n) of the probes' covariance
     weights: np.ndarray  # (n,): inverse · (log D - centre)
     smear: float  # mean of D over its predicted median, left-one-out (Duan 1983)
+    text_log_var: float  # variance of log D of a text about what the others make one expect of it
     explained: float  # share of the variance of log D, each probe predicted from the others
 
 
-def fit(probes: Features, divergence: np.ndarray, seed: int = 0) -> Surrogate:
-    """Learn the scales by maximum a posteriori from probes (n rows) and their D (n,), positive, in nats."""
+def fit(probes: Features, divergence: np.ndarray, seed: int = 0, scales: np.ndarray | None = None) -> Surrogate:
+    """From probes (n rows) and their D (n,), positive, in nats. scales: the kernel's, where they are not to be learnt."""
     y = np.log(np.maximum(divergence, max(FLOOR * divergence.mean(), TINY)))
     centre = float(y.mean())
-    few = np.random.default_rng(seed).permutation(len(y))[:LEARN_FROM]
-    scales = _learn(probes.take(few), y[few] - centre)
+    if scales is None:
+        few = np.random.default_rng(seed).permutation(len(y))[:LEARN_FROM]
+        scales = _learn(probes.take(few), y[few] - centre)
     covariance = _kernel(scales, probes, probes) + scales[4] * np.eye(len(y))
     inverse = np.linalg.inv(covariance)
     weights = inverse @ (y - centre)
     left_out = y - weights / np.diag(inverse)
     smear = float(np.mean(np.exp(y - left_out)))
-    explained = float(1 - np.var(y - left_out) / max(np.var(y), 1e-12))
-    return Surrogate(probes, scales, centre, inverse, weights, smear, explained)
+    explained = float((np.var(y) - np.var(y - left_out)) / max(np.var(y), TINY))
+    return Surrogate(probes, scales, centre, inverse, weights, smear, float(np.var(y - left_out)), explained)
 
 
 def predict(surrogate: Surrogate, texts: Features) -> np.ndarray:
@@ -119,30 +121,37 @@ def _kernel(scales: np.ndarray, a: Features, b: Features) -> np.ndarray:
 
 
 def _learn(probes: Features, y: np.ndarray) -> np.ndarray:
-    """The scales of highest posterior density, by gradient (Rasmussen and Williams eq. 5.9)."""
-    from scipy.linalg import cho_factor, cho_solve
+    """The scales of highest posterior density, given y = log D - centre (n,)."""
     from scipy.optimize import minimize
 
-    n = len(y)
     products = probes.layout @ probes.layout.T
     apart = 1.0 - np.minimum(probes.vectors @ probes.vectors.T, 1.0)
     same = (probes.cluster[:, None] == probes.cluster[None, :]).astype(np.float64)
-    identity = np.eye(n)
-
-    def loss(log_scales: np.ndarray) -> tuple[float, np.ndarray]:
-        linear, smooth, reach, cluster, noise = np.exp(log_scales)
-        near = smooth * np.exp(-apart / reach)
-        slopes = (linear * products, near, near * apart / reach, cluster * same, noise * identity)
-        factor = cho_factor(slopes[0] + near + slopes[3] + slopes[4], lower=True)
-        inverse = cho_solve(factor, identity)
-        weights = inverse @ y
-        off = (log_scales - EXPECTED) / SPREAD
-        value = 0.5 * y @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * off @ off
-        inner = inverse - np.outer(weights, weights)
-        return float(value), np.array([0.5 * (inner * slope).sum() for slope in slopes]) + off / SPREAD
-
     limits = [(e - 4 * SPREAD, e + 4 * SPREAD) for e in EXPECTED]
-    return np.asarray(np.exp(minimize(loss, EXPECTED, jac=True, method="L-BFGS-B", bounds=limits).x))
+    found = minimize(_loss, EXPECTED, (products, apart, same, y), jac=True, method="L-BFGS-B", bounds=limits)
+    return np.asarray(np.exp(found.x))
+
+
+def _loss(
+    log_scales: np.ndarray, products: np.ndarray, apart: np.ndarray, same: np.ndarray, y: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """- log p(y, log_scales) up to a constant, and its gradient (5,) (Rasmussen and Williams eq. 5.8 and 5.9).
+
+    Between probes, (n, n): products of layout, 1 - cosine, 1 where the cluster is the same.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    linear, smooth, reach, cluster, noise = np.exp(log_scales)
+    identity = np.eye(len(y))
+    near = smooth * np.exp(-apart / reach)
+    slopes = (linear * products, near, near * apart / reach, cluster * same, noise * identity)
+    factor = cho_factor(slopes[0] + near + slopes[3] + slopes[4], lower=True)
+    inverse = cho_solve(factor, identity)
+    weights = inverse @ y
+    off = (log_scales - EXPECTED) / SPREAD
+    value = 0.5 * y @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * off @ off
+    inner = inverse - np.outer(weights, weights)
+    return float(value), np.array([0.5 * (inner * slope).sum() for slope in slopes]) + off / SPREAD
 
 
 def _blocks(n: int) -> Iterator[np.ndarray]:

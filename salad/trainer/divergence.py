@@ -7,6 +7,7 @@ gradient is written out, ∂KL/∂logits = P - Q, so nothing of the size (positi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import torch
 from salad.errors import SaladError
 
 CHUNK = 2**23  # logits of one model that exist at once: rows · vocabulary
+_kept = threading.local()
 
 
 def kl_divergence(teacher_logits: torch.Tensor, student_logits: torch.Tensor) -> torch.Tensor:
@@ -179,12 +181,23 @@ def _check_heads(teacher: torch.Tensor, student: torch.Tensor) -> None:
 def _chunks(
     m: int, vocabulary: int, chunk: int, buffers: int, device: torch.device
 ) -> Iterator[tuple[slice, list[torch.Tensor]]]:
-    """Slices of rows with float32 scratch (rows, vocabulary), the same memory every time."""
+    """Slices of rows with float32 scratch (rows, vocabulary)."""
     size = max(min(chunk // vocabulary, m), 1)
-    memory = torch.empty(buffers, size if m else 0, vocabulary, device=device)
+    memory = _scratch(buffers * size * vocabulary, device).view(buffers, size, vocabulary)
     for i in range(0, m, size):
         rows = slice(i, min(i + size, m))
         yield rows, [b[: rows.stop - i] for b in memory]
+
+
+def _scratch(n: int, device: torch.device) -> torch.Tensor:
+    """(n,) float32. On a CPU the same memory every time: fresh pages cost as much as the arithmetic on them."""
+    if device.type != "cpu":
+        return torch.empty(n, device=device)
+    kept: torch.Tensor | None = getattr(_kept, "memory", None)
+    if kept is None or len(kept) < n:
+        with torch.inference_mode(False):
+            kept = _kept.memory = torch.empty(n)
+    return kept[:n]
 
 
 def _softmax(states: torch.Tensor, head: torch.Tensor, log_p: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,7 +207,8 @@ def _softmax(states: torch.Tensor, head: torch.Tensor, log_p: torch.Tensor, p: t
     elif states.is_cuda:
         torch.mm(states, head.T, out_dtype=torch.float32, out=log_p)
     else:
-        log_p.copy_(states @ head.T)
+        half = p.view(-1).view(states.dtype)[: p.numel()].view(p.shape)  # p's memory, before p is needed
+        log_p.copy_(torch.mm(states, head.T, out=half))
     log_p.sub_(log_p.amax(-1, keepdim=True))
     torch.exp(log_p, out=p)
     total = p.sum(-1, keepdim=True)

@@ -6,6 +6,7 @@ alone and names the LM; once the LM trains, the checkpoint holds both. safetenso
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +143,21 @@ class Student(PreTrainedModel):
         return tuple(found.hidden_states)
 
     def _embedded(self, batch: dict[str, Any]) -> torch.Tensor:
-        embedded = self.language_model.get_input_embeddings()(batch["token_ids"])
+        lm = self.language_model
+        embedded = lm.get_input_embeddings()(batch["token_ids"])
         if batch["frames"] is not None:
-            heard = self.adapter(batch["frames"].to(next(self.adapter.parameters()).dtype))
+            with self._precision(lm.dtype):
+                heard = self.adapter(batch["frames"].to(next(self.adapter.parameters()).dtype))
             flat = embedded.reshape(-1, embedded.shape[-1])
             heard = heard.reshape(-1, heard.shape[-1])[batch["frame_from"]].to(flat.dtype)
             embedded = flat.index_copy(0, batch["frame_at"], heard).view_as(embedded)
         return embedded
+
+    def _precision(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        """The adapter computes as its LM does, in training and in scoring alike; its weights stay float32."""
+        if dtype not in (torch.bfloat16, torch.float16):
+            return nullcontext()
+        return torch.autocast(self.adapter.scale.device.type, dtype=dtype)
 
     def forward(self, batch: dict[str, Any]) -> torch.Tensor:
         """(m, d): what the loss needs of a batch of `trainer.data.collate`."""

@@ -58,7 +58,7 @@ CLUSTERS = {
     "divergence": [1.125, 2.25, 0.5],
     "divergence_se": [0.25, None, 0.125],
     "divergence_low": [0.75, None, 0.25],
-    "divergence_high": [1.5, None, 0.75],
+    "divergence_high": [1.75, None, 0.875],
     "signal": ["divergence"] * 3,
     "divergence_shrunk": [1.25, 2.0, 0.75],
     "log_sd": [0.125, 0.25, 0.125],
@@ -71,6 +71,8 @@ CLUSTERS = {
     "p_target": [0.25, 0.75, 0.0],
     "flag": ["", "", "cer"],
 }
+SCORES_META = {"signal": "divergence", "estimate": "surrogate", "gamma": 5.0, "effective_clusters": 1.6}
+SCORES_META |= {"p_target_error": 0.125, "flagged": 1, "probes": 9, "seconds": 34.5, "quarantined": 2}
 
 
 def texts() -> list[dict[str, Any]]:
@@ -90,11 +92,12 @@ def write_clusters(out: Path) -> dict[str, Any]:
     return {}
 
 
-def write_scores(out: Path) -> dict[str, Any]:
-    pq.write_table(pa.table(CLUSTERS).cast(CLUSTER_SCORES), out / "clusters.parquet")
+def write_scores(out: Path, meta: dict[str, Any] | None = None, clusters: dict[str, Any] | None = None) -> dict[str, Any]:
+    pq.write_table(pa.table({**CLUSTERS, **(clusters or {})}).cast(CLUSTER_SCORES), out / "clusters.parquet")
     probes = [{"id": str(i), "cluster": c, "cer": 0.9 if c == 2 else 0.1} for i, c in enumerate([0] * 4 + [1] + [2] * 4)]
     pq.write_table(pa.Table.from_pylist(probes, PROBE_SCORES), out / "probes.parquet")
-    return {"effective_clusters": 1.6}
+    np.save(out / "predicted.npy", np.ones((14, 2), np.float32))
+    return {**SCORES_META, **(meta or {})}
 
 
 def write_speech(out: Path) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def write_checkpoint(out: Path) -> dict[str, Any]:
 
 def write_metrics(out: Path, name: str) -> dict[str, Any]:
     d = np.array([-0.5, 0.0, 0.5]) + D[name]
-    table = {"id": ["a", "b", "c"], "divergence": d, "misalignment": d, "forgetting": np.zeros(3)}
+    table = {"id": [row["id"] for row in texts()[:3]], "divergence": d, "misalignment": d, "forgetting": np.zeros(3)}
     pq.write_table(pa.table(table), out / "heldout.parquet")
     if name in ALIGNMENT:
         layers = pa.array(range(3), pa.int32())
@@ -153,11 +156,17 @@ def build(out: Path, name: str) -> dict[str, Any]:
     return writers[kind](out) if kind in writers else {}
 
 
-def publish(folder: Path, until: str | None = None) -> Run:
-    """A run below `folder`, published up to the stage `until`, the report left out."""
+def publish(
+    folder: Path, until: str | None = None, scores: dict[str, Any] | None = None, clusters: dict[str, Any] | None = None
+) -> Run:
+    """A run below `folder`, published up to the stage `until`, the report left out; changes to its scores and their meta."""
     run = Run(Config.model_validate({**CONFIG, "runs_dir": str(folder)}))
     for stage in run.stages[:-1]:
-        run.execute(with_artefact(stage))
+        if stage.name.endswith("scores") and (scores or clusters):
+            stage = replace(stage, build=lambda out, _: write_scores(out, scores, clusters))
+            run.execute(stage)
+        else:
+            run.execute(with_artefact(stage))
         if stage.name == until:
             break
     run.store.bind(run.config)
@@ -251,13 +260,16 @@ def test_tables_hold_the_numbers_of_the_artefacts(page: Page) -> None:
     assert heldout[0] == ["student", "steps", "D", "± SE", "M", "F"]
     assert heldout[-2] == ["after round 1", "18", "1.250", "0.289", "1.250", "0.000"]
     assert page.tables["D by domain, which the method never sees"][1] == ["no speech at all", "3.500"]
-    assert page.tables["Speech chosen and spoken"][2] == ["1", "60", "59.5", "12", "2", "0.062", "2", "1.6"]
+    assert page.tables["Speech chosen and spoken"][2] == ["1", "60", "59.5", "12", "2", "0.062", "1.6", "12%"]
     assert page.tables["Refused"][1:] == [["too short", "1,234"], [HOSTILE[1], "5"]]
     assert page.tables["Wall time (s)"][0][-1] == "sum"
-    clusters = page.tables[""]
-    assert clusters[1] == ["1", "kitchen 100%", "", "6", "1", "2.250", "–", "2.000", "0.400", "0.750"]
-    assert clusters[2][1] == f"{DOMAIN} 67%"
-    assert clusters[3][2] == "cer"
+    heads, first, second, third = page.tables[""]
+    assert heads == [
+        "cluster", "mostly", "flag", "probes", "D", "95%", "D est.", "±", "CER", "P_web", "P_target",
+    ], "F is 0 throughout"  # fmt: skip
+    assert first == ["1", "kitchen 100%", "", "1", "2.250", "–", "2.000", "0.500", "0.125", "0.400", "0.750"]
+    assert second[1:8] == [f"{DOMAIN} 67%", "", "4", "1.125", "0.750–1.750", "1.250", "0.156"]
+    assert third[2] == "cer"
 
 
 def test_ten_sounds_lie_beside_the_page_and_decode(index: Path, page: Page) -> None:
@@ -318,10 +330,11 @@ def test_figures_show_the_numbers_of_the_artefacts(index: Path) -> None:
     assert {t["name"]: t["x"] for t in figures["training"]["data"]} == {
         "Stage I": [5, 10], "round 0": [13, 18], "round 1": [17, 22], "control": [13, 18],
     }  # fmt: skip
-    web, target, measured, shrunk = figures["clusters-1"]["data"]
+    web, target, measured, estimated = figures["clusters-1"]["data"]
     assert (web["x"], web["y"], target["y"]) == (["1", "0", "2"], [0.4, 0.4, 0.2], [0.75, 0.25, 0.0])
-    assert (measured["y"], measured["error_y"]["array"]) == ([2.25, 1.125, 0.5], [None, 0.25, 0.125])
-    assert shrunk["y"] == [2.0, 1.25, 0.75]
+    assert measured["y"] == [2.25, 1.125, 0.5]
+    assert (measured["error_y"]["arrayminus"], measured["error_y"]["array"]) == ([None, 0.375, 0.25], [None, 0.625, 0.375])
+    assert (estimated["y"], estimated["error_y"]["array"]) == ([2.0, 1.25, 0.75], [0.5, 0.15625, 0.09375])
 
 
 def test_alignment_by_layer_is_shown_where_it_was_measured(index: Path, page: Page) -> None:
@@ -350,6 +363,8 @@ def test_without_alignment_there_is_no_figure_of_it(tmp_path: Path) -> None:
 
 def test_the_story_says_what_the_figures_cannot(run: Run) -> None:
     told = " ".join(story(run))
+    assert "D, how far the student that hears is from the teacher that reads, measured on 9 probes: 34 seconds of speech" in told
+    assert "2 more probes cannot be used and count nowhere. In round 1, 1 cluster is flagged and left out of P_target." in told
     assert "No human voice was used: 298 seconds of texts from kitchen, spoken by the synthetic voice “heart” (hibari)" in told
     assert "F is 0 and M equals D by construction" in told
     assert "circular" in told
@@ -364,6 +379,47 @@ def test_the_story_claims_no_more_than_the_run_did(run: Run) -> None:
     assert "natural speech from mine" in told
     assert "circular" not in told
     assert "by construction" not in told
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected", "absent"),
+    [
+        ({}, "With γ = 5, P_target amounts to 1.6 equal clusters (1/Σp²), and 12% of it is expected to lie", "M were known"),
+        ({}, "a regression on all probes predicts D of every text", "pulled to the mean"),
+        ({"estimate": "shrunk"}, "pulled to the mean of all clusters", "regression"),
+        ({"estimate": "plain"}, "the plain mean of the cluster’s probes, or of all probes where it has none", "regression"),
+        ({"signal": "misalignment", "gamma": 12.345}, "With γ = 12.3, P_target", "D were known"),
+        ({"signal": "misalignment"}, "in other clusters than if M were known", "D were known"),
+        ({"signal": "excess"}, "P_target follows from D − F as estimated", "from D as"),
+    ],
+)
+def test_the_page_says_how_the_target_came_about(tmp_path: Path, meta: dict[str, Any], expected: str, absent: str) -> None:
+    run = publish(tmp_path, until="round-000/scores", scores=meta)
+    words = " ".join(Page(write_report(run)).text.split())
+    assert expected in words
+    assert absent not in words
+
+
+def test_columns_that_say_nothing_are_left_out_and_the_signal_has_its_name(tmp_path: Path) -> None:
+    columns = {"signal": ["excess"] * 3, "forgetting": [None, 0.0625, 0.125], "flag": [""] * 3, "cer": [None] * 3}
+    run = publish(tmp_path, until="round-000/scores", scores={"signal": "excess"}, clusters=columns)
+    index = write_report(run)
+    heads, first, second, _ = Page(index).tables[""]
+    assert heads == ["cluster", "mostly", "probes", "D", "95%", "D − F est.", "±", "F", "CER", "P_web", "P_target"]
+    assert (first[7:9], second[7:9]) == (["0.062", "–"], ["–", "–"])
+    names = [trace["name"] for trace in figures_of(index)["clusters-0"]["data"]]
+    assert names == ["P_web", "P_target", "D, 95%", "D − F, estimated ± SE"]
+
+
+def test_a_story_with_nothing_amiss_does_not_mention_it(tmp_path: Path) -> None:
+    run = publish(tmp_path, until="round-000/scores", scores={"quarantined": 0, "flagged": 0, "probes": 1})
+    told = " ".join(story(run))
+    assert "measured on 1 probe: 34 seconds" in told
+    assert "cannot be used" not in told
+    assert "flagged" not in told
+    assert "(γ = 5)" in told
+    other = Run(Config.model_validate({**CONFIG, "select": {"budget": 60, "target_ess": 12}, "runs_dir": str(tmp_path)}))
+    assert "(γ such that P_target amounts to 12 equal clusters)" in " ".join(story(other))
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_is(tmp_path: Path) -> None:

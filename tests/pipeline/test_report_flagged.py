@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 
 from salad.config import Config
-from salad.pipeline import shards
+from salad.pipeline import shards, synthesize
 from salad.pipeline.report import write_report
 from salad.pipeline.report.flagged import SHOWN, flagged
 from salad.pipeline.schema import CLUSTER_SCORES, PROBE_SCORES
@@ -48,13 +48,15 @@ def write_probes(out: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
         {"id": f"2-{i}", "text": f"{HOSTILE[0]} {i}", "cluster": 2, "seconds": 9.0, "heard": "A A", "rejected": "too slow"}
         for i in range(5)
     ]
+    turned_down.insert(0, {**turned_down[0], "seconds": None, "heard": None, "rejected": synthesize.NOT_REACHED})
     shards.write_rejected(turned_down, out / "rejected.parquet")
     return {}
 
 
 def write_scores(out: Path, cer: dict[int, list[Any]], flags: list[str]) -> dict[str, Any]:
     meta = small.write_scores(out)
-    rows = [{"cluster": c, "n_pool": 2, "p_target": 0.2, "p_web": 0.2, "divergence": 1.0, "flag": f} for c, f in enumerate(flags)]
+    shared = {"n_pool": 2, "signal": "divergence"}
+    rows = [{**shared, "cluster": c, "p_target": 0.2, "p_web": 0.2, "divergence": 1.0, "flag": f} for c, f in enumerate(flags)]
     pq.write_table(pa.Table.from_pylist(rows, CLUSTER_SCORES), out / "clusters.parquet")
     pq.write_table(pa.Table.from_pylist(probes(cer), PROBE_SCORES), out / "probes.parquet")
     return meta
@@ -173,6 +175,33 @@ def test_without_an_asr_nobody_is_flagged(tmp_path: Path) -> None:
 def test_before_any_round_there_is_no_section(tmp_path: Path) -> None:
     run = publish(tmp_path, until="clusters")
     assert "Flagged clusters" not in small.Page(write_report(run)).text
+
+
+def test_a_quarantined_probe_counts_nowhere(tmp_path: Path) -> None:
+    why = {"1-2": "divergence is not finite", "2-0": "sound cannot be decoded"}  # 1-2 has the highest CER of its cluster
+    cer = {**CER, 2: [0.9]}
+    run = publish(tmp_path, cer, until="clusters")
+
+    def build(out: Path) -> dict[str, Any]:
+        meta = write_scores(out, cer, FLAGS)
+        rows = [{**row, "quarantined": why.get(row["id"])} for row in probes(cer)]
+        pq.write_table(pa.Table.from_pylist(rows, PROBE_SCORES), out / "probes.parquet")
+        return meta
+
+    for stage in run.stages[:-1]:
+        scored = stage.name == "round-000/scores"
+        run.execute(replace(stage, build=lambda out, _, scored=scored: build(out) if scored else {}))
+        if scored:
+            break
+    (tmp_path / "probe").mkdir()
+    write_probes(tmp_path / "probe", probes(cer))
+    found = flagged(run, [tmp_path / "probe"], tmp_path / "sounds")
+    assert found is not None
+    assert [row["id"] for row in found["clusters"][0]["probes"]] == ["1-1", "1-3", "1-0"]
+    assert "its CER is 0.550, the median" in found["clusters"][0]["reason"]
+    assert found["clusters"][1]["reason"] == (
+        "None of its probes can be used (sound cannot be decoded), so it stands where the others lead one to expect."
+    )
 
 
 def test_probes_may_lie_in_several_folders(run: Run, tmp_path: Path) -> None:

@@ -25,13 +25,12 @@ from salad.errors import SaladError
 from salad.pipeline import summary
 from salad.pipeline.pool import read_pool
 from salad.pipeline.report import figures, samples
+from salad.pipeline.report.calibration import calibration
 from salad.pipeline.report.flagged import flagged, probe_folders
 from salad.pipeline.report.story import story
 
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
-
-CLUSTER_COLUMNS = ["cluster", "most common domain", "flag", "texts", "probes", "D", "± SE", "D, shrunk", "P_web", "P_target"]
 
 
 def write_report(run: Run) -> Path:
@@ -63,6 +62,10 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
     selected = samples.selected(speech, out / "audio") if speech else []
     flags = flagged(run, probe_folders(run), out / "audio")
     plots = figures.all_figures(run)
+    prediction = calibration(run)
+    if prediction:
+        plots["calibration"] = prediction.figure
+    rounds = figures.scored_rounds(run)
     config = yaml.safe_dump(run.config.model_dump(mode="json", exclude={"runs_dir"}), sort_keys=False, allow_unicode=True)
     page = _environment().get_template("page.html")
     html = page.render(
@@ -75,7 +78,10 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
         domains=summary.domain_rows(run),
         speech=(summary.SPEECH_COLUMNS, summary.speech_rows(run)),
         times=summary.time_rows(run),
-        clusters={r: cluster_table(run, r) for r in figures.scored_rounds(run)},
+        clusters={r: cluster_table(run, r) for r in rounds},
+        scores={r: run.store.manifest(f"round-{r:03d}/scores").meta for r in rounds},
+        symbols=figures.SYMBOLS,
+        prediction=prediction,
         flags=flags,
         round=round_,
         selected=selected,
@@ -93,11 +99,34 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
 
 
 def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a round's clusters, each with the domain that most of its pool texts are of."""
-    numbers = ["n_pool", "n_probe", "divergence", "divergence_se", "divergence_shrunk", "p_web", "p_target"]
-    common = common_domains(run)
+    """Columns and rows of a round's clusters, each with the domain that most of its pool texts are of.
+
+    A column of flags and one of F stand there only where a cluster has one.
+    """
     rows = figures.cluster_rows(run, round_)
-    return CLUSTER_COLUMNS, [[c := row["cluster"], common[c], row["flag"], *(row[n] for n in numbers)] for row in rows]
+    common = common_domains(run)
+    columns: dict[str, list[Any]] = {
+        "cluster": [row["cluster"] for row in rows],
+        "mostly": [common[row["cluster"]] for row in rows],
+        "flag": [row["flag"] for row in rows],
+        "probes": [row["n_probe"] for row in rows],
+        "D": [row["divergence"] for row in rows],
+        "95%": [interval(row) for row in rows],
+        f"{figures.SYMBOLS[rows[0]['signal']]} est.": [row["divergence_shrunk"] for row in rows],
+        "±": [figures.estimate_error(row) for row in rows],
+        "F": [row["forgetting"] for row in rows],
+        "CER": [row["cer"] for row in rows],
+        "P_web": [row["p_web"] for row in rows],
+        "P_target": [row["p_target"] for row in rows],
+    }
+    shown = {name: values for name, values in columns.items() if name not in ("flag", "F") or any(values)}
+    return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
+
+
+def interval(row: dict[str, Any]) -> str | None:
+    """The 95% interval of a cluster's D in one cell."""
+    low, high = row["divergence_low"], row["divergence_high"]
+    return None if low is None or high is None else f"{cell(low)}–{cell(high)}"
 
 
 def common_domains(run: Run) -> list[str]:

@@ -24,6 +24,7 @@ GREY = "#808890"
 MEASURES = {"D": (BLUE, 5, 12), "M": (ORANGE, 2, 7), "F": (GREEN, 2, 7)}  # D is broad: where M equals it, both are seen
 NO_SPEECH, UNTRAINED, CONTROL = "before/no-speech", "before/untrained", "control/metrics"
 STAGES = (BLUE, ORANGE, GREEN, PURPLE)
+SYMBOLS = {"divergence": "D", "misalignment": "M", "excess": "D − F"}  # of what chooses
 
 
 def all_figures(run: Run) -> dict[str, Figure]:
@@ -57,7 +58,7 @@ def curve(run: Run) -> Figure:
         trace(m, along, mode="lines+markers") for m in MEASURES if (along := [n for n in labels if n not in (NO_SPEECH, CONTROL)])
     ]
     data += [trace(m, [CONTROL], mode="markers", showlegend=False) for m in MEASURES if CONTROL in labels]
-    layout = _layout("", "nats", height=380)
+    layout = plain_layout("", "nats", height=380)
     layout["xaxis"] |= {"type": "category"}
     layout["yaxis"] |= {"rangemode": "tozero"}
     if NO_SPEECH in labels:
@@ -87,7 +88,7 @@ def training(run: Run) -> Figure:
                     "marker": {"size": 4},
                 }
             )
-    layout = _layout("optimiser steps", "training KL (nats)", height=340)
+    layout = plain_layout("optimiser steps", "training KL (nats)", height=340)
     layout["xaxis"] |= {"rangemode": "tozero"}
     layout["yaxis"] |= {"rangemode": "tozero"}
     return {"data": data, "layout": layout}
@@ -113,34 +114,56 @@ def alignment(run: Run) -> Figure:
                     "marker": {"size": 4},
                 }
             )
-    layout = _layout("layer", "linear CKA", height=340)
+    layout = plain_layout("layer", "linear CKA", height=340)
     layout["yaxis"] |= {"rangemode": "tozero"}
     return {"data": data, "layout": layout}
 
 
 def clusters(rows: list[dict[str, Any]]) -> Figure:
-    """Above: P_web beside P_target. Below: D with its standard error, and what shrinking makes of it."""
+    """Above: P_web beside P_target. Below: D with its 95 % interval, and the estimate that P_target follows from."""
     x = [str(row["cluster"]) for row in rows]
+    symbol = SYMBOLS[rows[0]["signal"]]
 
-    def bars(name: str, column: str, colour: str, opacity: float = 1, **look: Any) -> dict[str, Any]:
-        marker = {"color": colour, "opacity": opacity}
-        return {"type": "bar", "name": name, "x": x, "y": _column(rows, column), "marker": marker, **look}
+    def bars(name: str, column: str, colour: str, place: str) -> dict[str, Any]:
+        y = _column(rows, column)
+        return {"type": "bar", "name": name, "x": x, "y": y, "offsetgroup": place, "marker": {"color": colour}}
 
-    error = {"type": "data", "array": _column(rows, "divergence_se"), "color": ORANGE, "thickness": 2, "width": 0}
-    shrunk = {"type": "scatter", "mode": "markers", "name": "D, shrunk", "x": x, "y": _column(rows, "divergence_shrunk")}
-    layout = _layout("cluster, most wanted first", "share", height=480)
+    def points(name: str, column: str, colour: str, place: str, marker: str, size: int, **error: Any) -> dict[str, Any]:
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": x,
+            "y": _column(rows, column),
+            "yaxis": "y2",
+            "offsetgroup": place,  # side by side: each has an error bar
+            "marker": {"color": colour, "symbol": marker, "size": size},
+            "error_y": {"type": "data", "color": colour, "width": 0, **error},
+            "cliponaxis": False,
+        }
+
+    errors = [estimate_error(row) for row in rows]
+    above = [_less(row["divergence_high"], row["divergence"]) for row in rows]
+    below = [_less(row["divergence"], row["divergence_low"]) for row in rows]
+    interval = {"symmetric": False, "array": above, "arrayminus": below, "thickness": 1}
+    layout = plain_layout("cluster, most wanted first", "share", height=520)
     layout["xaxis"] |= {"type": "category", "anchor": "y2", "tickangle": 0}
-    layout["yaxis"] |= {"domain": [0.56, 1], "tickformat": ".0%"}
-    layout["yaxis2"] = {"title": {"text": "D (nats)"}, "domain": [0, 0.46], "automargin": True}
+    layout["yaxis"] |= {"domain": [0.62, 1], "tickformat": ".0%"}
+    layout["yaxis2"] = {"title": {"text": "nats"}, "domain": [0, 0.52], "automargin": True, "rangemode": "tozero"}
     return {
         "data": [
-            bars("P_web", "p_web", PURPLE),
-            bars("P_target", "p_target", BLUE),
-            bars("D ± SE", "divergence", GREEN, 0.55, yaxis="y2", error_y=error),
-            {**shrunk, "yaxis": "y2", "marker": {"color": ORANGE, "symbol": "diamond", "size": 6}},
+            bars("P_web", "p_web", PURPLE, "left"),
+            bars("P_target", "p_target", BLUE, "right"),
+            points("D, 95%", "divergence", GREEN, "left", "circle", 5, **interval),
+            points(f"{symbol}, estimated ± SE", "divergence_shrunk", ORANGE, "right", "diamond", 6, array=errors),
         ],
-        "layout": {**layout, "barmode": "group"},
+        "layout": {**layout, "barmode": "group", "scattermode": "group"},
     }
+
+
+def estimate_error(row: dict[str, Any]) -> float | None:
+    """Standard error of a cluster's estimate, in nats."""
+    return None if row["divergence_shrunk"] is None else row["divergence_shrunk"] * row["log_sd"]
 
 
 def _labels(run: Run) -> dict[str, str]:
@@ -160,7 +183,7 @@ def cluster_rows(run: Run, round_: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["p_target"], row["cluster"]))
 
 
-def _layout(x: str, y: str, height: int) -> dict[str, Any]:
+def plain_layout(x: str, y: str, height: int) -> dict[str, Any]:
     return {
         "height": height,
         "dragmode": False,
@@ -176,6 +199,10 @@ def _level(y: float, words: str) -> dict[str, Any]:
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": PURPLE, "dash": "dot"}}
     where = {"xref": "paper", "x": 1, "xanchor": "right", "y": y, "yanchor": "bottom"}
     return {"shapes": [line], "annotations": [{**where, "text": words, "showarrow": False, "font": {"color": PURPLE}}]}
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 def _column(rows: Iterable[dict[str, Any]], name: str) -> list[float | None]:

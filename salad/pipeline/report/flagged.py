@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad.config import Flags
@@ -32,14 +34,17 @@ def flagged(run: Run, folders: list[Path], sounds: Path) -> dict[str, Any] | Non
     rounds = figures.scored_rounds(run)
     if not rounds:
         return None
-    probes = pq.read_table(run.store.path(f"round-{rounds[-1]:03d}/scores") / "probes.parquet", columns=["id", "cluster", "cer"])
+    scores = run.store.path(f"round-{rounds[-1]:03d}/scores") / "probes.parquet"
+    table = pq.read_table(scores, columns=["id", "cluster", "cer", "quarantined"])
+    counts = pc.is_null(table["quarantined"])
+    probes, unusable = table.filter(counts), table.filter(pc.invert(counts))
     cluster, cer = (probes[name].to_numpy() for name in ("cluster", "cer"))
     of_clusters = cluster_cer(cer.astype(np.float64), cluster, run.config.cluster.k)
     shown = []
     for row in figures.cluster_rows(run, rounds[-1]):
         c, flag = row["cluster"], row["flag"]
         if flag in NO_PROBE:
-            shown.append({"cluster": c, "reason": NO_PROBE[flag], "probes": _turned_down(folders, c)})
+            shown.append({"cluster": c, "reason": _no_probe(flag, c, unusable), "probes": _turned_down(folders, c)})
         elif flag:
             ids = probes["id"].filter(cluster == c).to_pylist()
             worst = [i for _, i in sorted(zip(-np.nan_to_num(cer[cluster == c]), ids, strict=True))]
@@ -54,6 +59,13 @@ def probe_folders(run: Run) -> list[Path]:
     """Published speech folders of probes."""
     names = [s.name for s in run.stages if s.name == "probe" or (s.name.startswith("probe-") and s.name.endswith("/speech"))]
     return [run.store.path(name) for name in names if summary.published(run, name)]
+
+
+def _no_probe(flag: str, cluster: int, unusable: pa.Table) -> str:
+    why = sorted(set(unusable["quarantined"].filter(pc.equal(unusable["cluster"], cluster)).to_pylist()))
+    if flag == "no probe" and why:
+        return f"None of its probes can be used ({', '.join(why)}), so it stands where the others lead one to expect."
+    return NO_PROBE[flag]
 
 
 def _reason(flag: str, cer: float, of_clusters: np.ndarray) -> str:
@@ -89,7 +101,8 @@ def _spoken(folders: list[Path], ids: list[str], sounds: Path, prefix: str) -> l
 
 
 def _turned_down(folders: list[Path], cluster: int) -> list[dict[str, Any]]:
-    """The first texts of a cluster that were tried as its probes, each with why it was turned down."""
+    """The first texts of a cluster that were spoken as its probes and turned down, each with why."""
     files = [folder / "rejected.parquet" for folder in folders]
     rows = [row for path in files for row in pq.read_table(path, filters=[("cluster", "=", cluster)]).to_pylist()]
-    return [{**row, "sound": None, "pieces": [(row["text"], False)]} for row in rows[:SHOWN]]
+    spoken = [row for row in rows if row["seconds"] is not None]  # the turn of the others never came
+    return [{**row, "sound": None, "pieces": [(row["text"], False)]} for row in spoken[:SHOWN]]

@@ -6,15 +6,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from salad.pipeline import summary
-from salad.pipeline.report.figures import CONTROL, NO_SPEECH
+from salad.pipeline.report.figures import CONTROL, NO_SPEECH, SYMBOLS, scored_rounds
 
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
 
+SIGNALS = {
+    "divergence": "how far the student that hears is from the teacher that reads",
+    "misalignment": "how far the student that hears is from itself reading",
+    "excess": "how much further the student is from the teacher when it hears than when it reads",
+}
+
 
 def story(run: Run) -> list[str]:
     """Paragraphs of plain text: what was done, what the figures cannot say, what they say."""
-    parts = (_setting(run), _limits(run), _result(run))
+    parts = (_setting(run), _signal(run), _limits(run), _result(run))
     return [text for part in parts if (text := " ".join(part))]
 
 
@@ -33,10 +39,29 @@ def _setting(run: Run) -> Iterator[str]:
             f"No human voice was used: {_natural_seconds(run)} of texts from {_listed(c.natural.domains)}, spoken by {voice}, "
             "stood in for natural speech. The same voice speaks the probes, the held-out texts and whatever the rounds choose."
         )
+    wanted = f"γ = {c.select.gamma:g}"
+    if c.select.target_ess is not None:
+        wanted = f"γ such that P_target amounts to {c.select.target_ess:g} equal clusters"
     yield (
         f"In {_count(c.rounds, 'round')} the selector {c.select.selector} had {c.select.budget:g} seconds of synthetic speech a "
-        f"round to spend on texts of {c.cluster.k} clusters (γ = {c.select.gamma:g})."
+        f"round to spend on texts of {c.cluster.k} clusters ({wanted})."
     )
+
+
+def _signal(run: Run) -> Iterator[str]:
+    """What the last scored round had to choose by, and what was wrong with it."""
+    rounds = scored_rounds(run)
+    if not rounds:
+        return
+    meta = run.store.manifest(f"round-{rounds[-1]:03d}/scores").meta
+    yield (
+        f"What the rounds have to choose by is {SYMBOLS[meta['signal']]}, {SIGNALS[meta['signal']]}, measured on "
+        f"{_count(meta['probes'], 'probe')}: {meta['seconds']:,.0f} seconds of speech that is never trained on."
+    )
+    if n := meta["quarantined"]:
+        yield f"{_count(n, 'more probe')} cannot be used and {'counts' if n == 1 else 'count'} nowhere."
+    if n := meta["flagged"]:
+        yield f"In round {rounds[-1]}, {_count(n, 'cluster')} {'is' if n == 1 else 'are'} flagged and left out of P_target."
 
 
 def _limits(run: Run) -> Iterator[str]:
