@@ -1,10 +1,12 @@
 """The demo's promise, measured: wall time and peak memory of a run from nothing, models converted anew.
 
-.venv/bin/python bench/demo.py            # configs/demo.yaml, at most 600 s and 8 GiB
+.venv/bin/python bench/demo.py                # configs/demo.yaml, at most 600 s and 8 GiB
+.venv/bin/python bench/demo.py --keep runs    # … and the run stays, as runs/demo
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import subprocess
@@ -17,11 +19,17 @@ SECONDS, GIB = 600, 8
 
 
 def main() -> int:
-    """Run the demo in a folder and cache of its own; 0 when both limits are kept."""
-    config = sys.argv[1] if len(sys.argv) > 1 else "configs/demo.yaml"
+    """Run the demo with a cache of its own; 0 when both limits are kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default="configs/demo.yaml")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the run is to stay; it must not be there yet")
+    given = parser.parse_args()
+    if given.keep and (given.keep / "demo").exists():
+        parser.error(f"{given.keep}/demo is there already: what is done in it would cost no time")
     with tempfile.TemporaryDirectory() as folder:
+        runs = given.keep.absolute() if given.keep else Path(folder) / "runs"
         copy = Path(folder) / "config.yaml"
-        copy.write_text(Path(config).read_text(encoding="utf-8") + f"\nruns_dir: {folder}/runs\n", encoding="utf-8")
+        copy.write_text(Path(given.config).read_text(encoding="utf-8") + f"\nruns_dir: {runs}\n", encoding="utf-8")
         started = time.monotonic()
         command = [sys.executable, "-m", "salad", "run", str(copy)]
         code = subprocess.run(command, env={**os.environ, "SALAD_CACHE": f"{folder}/cache"}, check=False).returncode

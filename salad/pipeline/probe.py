@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salad.config import Config
@@ -51,7 +51,7 @@ def wave_order(
     wave: from 1. scores: of all probes so far. Within a cluster they are uniform draws of the free texts.
     """
     budget = config.probe.budget or 0.0
-    spent = sum(float(pc.sum(shards.read_columns(folder, ["seconds"])["seconds"]).as_py()) for folder in probes)
+    spent = sum(float(shards.read_columns(folder, ["seconds"])["seconds"].to_numpy().sum()) for folder in probes)
     left = (budget - spent) / (config.probe.waves - wave + 1)
     if wave == 1 and left <= 0:
         raise SaladError(
@@ -146,7 +146,7 @@ def _order(
 
 def _describe(rows: list[int], pool: Path, assignment: np.ndarray, selector: str, reason: str) -> list[dict[str, Any]]:
     """Rows of the selection's schema for texts that no strategy chose."""
-    texts = read_pool(pool).take(rows).to_pylist()
+    texts = read_pool(pool).take(pa.array(rows, pa.int64())).to_pylist()
     return [
         {
             **{c: text[c] for c in ("id", "text", "source", "domain", "est_seconds")},

@@ -66,7 +66,8 @@ def build_scores(
     as much of it heard and read as of the average text: what of D is its content's and not its span plan's.
 
     known: scores of some of the same probes by the same checkpoint, which are not measured again. A probe
-    without a finite D is quarantined: named with its reason, and counted nowhere.
+    without a finite D is quarantined: named with its reason, and counted nowhere. Those of clusters that are flagged
+    for their sound say nothing of other clusters.
     """
     table = _measured(probes, checkpoint, models, known, progress)
     pq.write_table(table, out / "probes.parquet")
@@ -75,15 +76,17 @@ def build_scores(
         reasons = sorted(set(table["quarantined"].to_pylist())) or ["no probe made a sound that could be used"]
         raise SaladError(f"none of the {table.num_rows} probes can be used: {', '.join(reasons)}", "see probes.parquet")
     texts = _features(pool, embeddings, clusters)
-    rows = pc.index_in(usable["id"], read_pool(pool, ["id"])["id"]).to_numpy()
-    signal = _signal(usable, config.score.signal)
+    flag = _flags(usable, [p.speech for p in probes], config)
+    allowed = ~np.isin(flag, OUT)
+    trusted = usable.filter(allowed[usable["cluster"].to_numpy()])
+    trusted = trusted if trusted.num_rows else usable
+    rows = pc.index_in(trusted["id"], read_pool(pool, ["id"])["id"]).to_numpy()
+    signal = _signal(trusted, config.score.signal)
     found, predicted, fitted = estimate(texts, rows, signal, config.score.estimate, config.cluster.k, config.seed)
     even = surrogate.predict(fitted, replace(texts, layout=np.zeros_like(texts.layout)))
     np.save(out / "predicted.npy", np.column_stack([predicted, even[:, 0]]))
 
     p_web = np.bincount(texts.cluster, minlength=config.cluster.k) / len(texts.cluster)
-    flag = _flags(usable, [p.speech for p in probes], config)
-    allowed = ~np.isin(flag, OUT)
     gamma = chosen_gamma(config, p_web, found.shrunk, allowed)
     p_target = target_distribution(p_web, found.shrunk, gamma, allowed)
     columns = _cluster_columns(usable, found, config) | {"p_web": p_web, "p_target": p_target, "flag": flag}
@@ -217,29 +220,30 @@ def _flags(table: pa.Table, speech: list[Path], config: Config) -> np.ndarray:
 
 
 def _cluster_columns(table: pa.Table, found: Estimates, config: Config) -> dict[str, Any]:
+    """CLUSTER_SCORES of what was measured (`table`, every probe that counts) and of what was estimated from it."""
     k, cluster = config.cluster.k, table["cluster"].to_numpy()
 
-    def mean(name: str) -> np.ndarray:
-        total = np.bincount(cluster, weights=table[name].to_numpy(zero_copy_only=False).astype(np.float64), minlength=k)
-        return np.asarray(np.where(found.n > 0, total / np.maximum(found.n, 1), np.nan))
+    def column(name: str) -> np.ndarray:
+        return np.asarray(table[name].to_numpy(zero_copy_only=False).astype(np.float64))
 
-    of_d = found
-    if config.score.signal != "divergence":
-        of_d = cluster_estimates(table["divergence"].to_numpy().astype(np.float64), cluster, k, config.seed)
+    own = cluster_estimates(column("divergence"), cluster, k, config.seed)
+
+    def mean(name: str) -> np.ndarray:
+        total = np.bincount(cluster, weights=column(name), minlength=k)
+        return np.asarray(np.where(own.n > 0, total / np.maximum(own.n, 1), np.nan))
+
     columns = {
         "cluster": np.arange(k),
-        "n_probe": found.n,
-        "divergence": of_d.mean,
-        "divergence_se": of_d.se,
-        "divergence_low": of_d.low,
-        "divergence_high": of_d.high,
+        "n_probe": own.n,
+        "divergence": own.mean,
+        "divergence_se": own.se,
+        "divergence_low": own.low,
+        "divergence_high": own.high,
         "divergence_shrunk": found.shrunk,
         "log_sd": found.shrunk_log_sd,
         "text_log_sd": np.sqrt(found.text_log_var),
-        "forgetting": mean("forgetting"),
-        "teacher_entropy": mean("teacher_entropy"),
-        "cer": cluster_cer(table["cer"].to_numpy(zero_copy_only=False).astype(np.float64), cluster, k),
-        "words_per_second": mean("words_per_second"),
+        "cer": cluster_cer(column("cer"), cluster, k),
+        **{name: mean(name) for name in ("forgetting", "teacher_entropy", "words_per_second")},
     }
     nullable = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}  # NaN: null
     return {**nullable, "signal": [config.score.signal] * k}

@@ -81,7 +81,8 @@ def shard_files(folder: Path) -> list[Path]:
 
 def read_columns(folder: Path, columns: list[str]) -> pa.Table:
     """Some columns of all shards of a folder, in order; without "audio" this is quick."""
-    return pa.concat_tables([pq.read_table(p, columns=columns) for p in shard_files(folder)])
+    tables = [pq.read_table(p, columns=columns) for p in shard_files(folder)]
+    return pa.concat_tables(tables) if tables else speech_schema().empty_table().select(columns)
 
 
 def read_utterances(folder: Path, undecodable: list[str] | None = None) -> Iterator[Utterance]:

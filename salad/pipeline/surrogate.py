@@ -21,7 +21,7 @@ import numpy as np
 FLOOR = 1e-2  # of the mean: smaller divergences count as this, since they enter by their logarithm
 TINY = 1e-6
 LEARN_FROM = 1024  # probes from which the scales of the kernel are learnt; all are used to predict
-BLOCK = 16_384
+BLOCK = 2**24  # covariances of texts with probes that exist at once
 SAMPLE = 128  # texts of a cluster that its error is computed from
 
 # Scales of the kernel, as logarithms: where they are expected, and how far from there they may well be.
@@ -85,7 +85,7 @@ def predict(surrogate: Surrogate, texts: Features) -> np.ndarray:
     s = surrogate
     out = np.empty((len(texts.cluster), 2), np.float32)
     prior = s.scales[0] * (texts.layout**2).sum(1) + s.scales[1] + s.scales[3]
-    for rows in _blocks(len(out)):
+    for rows in _blocks(len(out), max(BLOCK // len(s.weights), 1)):
         k = _kernel(s.scales, texts.take(rows), s.probes)
         variance = prior[rows] - np.einsum("ij,ij->i", k @ s.inverse, k)
         out[rows, 0] = np.exp(s.centre + k @ s.weights) * s.smear
@@ -154,6 +154,6 @@ def _loss(
     return float(value), np.array([0.5 * (inner * slope).sum() for slope in slopes]) + off / SPREAD
 
 
-def _blocks(n: int) -> Iterator[np.ndarray]:
-    for i in range(0, n, BLOCK):
-        yield np.arange(i, min(i + BLOCK, n))
+def _blocks(n: int, size: int) -> Iterator[np.ndarray]:
+    for i in range(0, n, size):
+        yield np.arange(i, min(i + size, n))

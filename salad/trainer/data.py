@@ -143,10 +143,13 @@ _EXAMPLES = pa.schema(
 
 def load_examples(folder: Path) -> list[Example]:
     """The examples of a prepared folder; features and targets stay on disk until they are used."""
+    rows = pq.read_table(folder / "examples.parquet").to_pylist()
+    if not rows:
+        return []  # an empty file cannot be mapped
     frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
     targets = np.load(folder / "targets.npy", mmap_mode="r", allow_pickle=False)
     examples, frame_at, target_at = [], 0, 0
-    for row in pq.read_table(folder / "examples.parquet").to_pylist():
+    for row in rows:
         of_spans = []
         for n in row["frames"]:
             of_spans.append(frames[frame_at : frame_at + n])

@@ -206,6 +206,7 @@ def test_flagged_and_unspeakable_clusters_leave_the_target(scored: Run, tmp_path
     assert table["flag"].to_pylist() == ["", "cer", "unspeakable", ""]
     assert table["p_target"].to_pylist()[1:3] == [0, 0]
     assert table["divergence"].to_pylist()[2] is None
+    assert table["divergence"].to_pylist()[1] > 0, "what was measured is shown"
     assert meta["flagged"] == 2
 
 
@@ -234,3 +235,16 @@ def test_a_probe_budget_that_the_first_pass_used_up_is_refused(fake_config_path:
         run.execute(stage)
     with pytest.raises(SaladError, match=r"probe.budget is 5 s but 3 probes a cluster already took .*raise probe.budget"):
         run.execute(run.stages[first])
+
+
+def test_a_wave_that_can_afford_no_text_speaks_none(fake_config_path: Path) -> None:
+    run = Run(load_config(fake_config_path))
+    names = [stage.name for stage in run.stages]
+    for stage in run.stages[: names.index("probe") + 1]:
+        run.execute(stage)
+    just = run.store.manifest("probe").meta["seconds"] + 0.5
+    run = Run(load_config(fake_config_path, {"probe.budget": just, "name": "other"}))
+    for stage in run.stages[: names.index("round-000/scores") + 1]:
+        run.execute(stage)
+    assert [run.store.manifest(f"probe-{w}/speech").meta["rows"] for w in (1, 2)] == [0, 0]
+    assert run.store.manifest("round-000/scores").meta["probes"] == run.store.manifest("probe").meta["rows"]
