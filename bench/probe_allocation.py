@@ -1,7 +1,7 @@
 """How well P_target is known after so many seconds of probes: equal or adaptive, plain or shrunk, on simulated truth.
 
-.venv/bin/python bench/probe_allocation.py                # with the noise that was measured on the demo
-.venv/bin/python bench/probe_allocation.py runs/demo      # … on a run's first probes
+.venv/bin/python bench/probe_allocation.py                # with the noise of a demo run and 2,000 more of its texts
+.venv/bin/python bench/probe_allocation.py runs/demo      # … of a run; see `measured`
 .venv/bin/python bench/probe_allocation.py --study        # how much first, in how many waves
 .venv/bin/python bench/probe_allocation.py --plot figure.svg
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 from scipy.special import polygamma
@@ -129,39 +130,52 @@ def variation(world: World, divergence: np.ndarray) -> float:
 
 
 def measured(run: Path) -> Setting:
-    """The noise of a run's first probes: net of what a handful of probes adds by itself."""
-    table = pq.read_table(run / "round-000/scores/probes.parquet")
+    """The noise of a run's probes and of its texts that `bench/surrogate.py RUN --more N` scored, all by Stage I's student.
+
+    Few texts cannot tell how far clusters differ: SystemExit where sampling explains all of it.
+    """
+    probes = pq.read_table(run / "round-000/scores/probes.parquet")
     cluster, divergence, seconds, positions = (
-        table[c].to_numpy() for c in ("cluster", "divergence", "seconds", "n_positions")
+        probes[c].to_numpy() for c in ("cluster", "divergence", "seconds", "n_positions")
     )  # fmt: skip
     _, cluster, n = np.unique(cluster, return_inverse=True, return_counts=True)
-
-    def means(values: np.ndarray) -> np.ndarray:
-        return np.bincount(cluster, weights=values) / n
-
-    def variances(values: np.ndarray) -> np.ndarray:
-        return means((values - means(values)[cluster]) ** 2) * n / (n - 1)
-
-    def spread(values: np.ndarray, sampling: np.ndarray) -> float:
-        return float(np.sqrt(max(values.var(ddof=1) - sampling.mean(), 0)))
-
-    logs = np.log(divergence)
-    inside = variances(logs)
-    length = np.log(positions)
-    dx, dy = length - means(length)[cluster], logs - means(logs)[cluster]
+    logs, length, cost = np.log(divergence), np.log(positions), np.log(seconds)
+    dx, dy = length - means(length, cluster)[cluster], logs - means(logs, cluster)[cluster]
     df = len(logs) - len(n)
     unexplained = (1 - (dx @ dy) ** 2 / (dx @ dx) / (dy @ dy)) * df / (df - 1)
-    cost = np.log(seconds)
+
+    scored = [probes, *(pq.read_table(path) for path in run.parent.glob(f".bench-{run.name}-more-*/scores/scores.parquet"))]
+    ids = pq.read_table(run / "pool", columns=["id"])["id"]
+    assignment = np.load(run / "clusters/assignment.npy", allow_pickle=False)
+    where = np.concatenate([assignment[pc.index_in(table["id"], ids).to_numpy()] for table in scored])
+    d = np.concatenate([table["divergence"].to_numpy() for table in scored])
+    between = spread(np.log(means(d, where)), variances(d, where) / means(d, where) ** 2 / np.bincount(where))
+    if between == 0:
+        sys.exit(f"{len(d)} texts do not tell how far clusters differ: run bench/surrogate.py {run} --more 1500 first")
     return Setting(
-        f"measured on {run}",
+        f"measured on {run} ({len(d):,} texts)",
         k=len(n),
         within=float(np.sqrt(dy @ dy / df)),
-        uneven=spread(np.log(inside), polygamma(1, (n - 1) / 2)) / 2,
-        between=spread(np.log(means(divergence)), variances(divergence) / means(divergence) ** 2 / n),
+        uneven=spread(np.log(variances(logs, cluster)), polygamma(1, (n - 1) / 2)) / 2,
+        between=between,
         explained=max(float(1 - unexplained), 0.0),
-        seconds_within=float(np.sqrt(variances(cost).mean())),
-        seconds_between=spread(means(cost), variances(cost) / n),
+        seconds_within=float(np.sqrt(variances(cost, cluster).mean())),
+        seconds_between=spread(means(cost, cluster), variances(cost, cluster) / n),
     )
+
+
+def means(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    return np.asarray(np.bincount(cluster, weights=values) / np.bincount(cluster))
+
+
+def variances(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    n = np.bincount(cluster)
+    return np.asarray(means((values - means(values, cluster)[cluster]) ** 2, cluster) * n / (n - 1))
+
+
+def spread(values: np.ndarray, sampling: np.ndarray) -> float:
+    """Standard deviation of (K,) values net of their sampling variances."""
+    return float(np.sqrt(max(values.var(ddof=1) - sampling.mean(), 0)))
 
 
 Results = dict[str, dict[int, np.ndarray]]

@@ -106,7 +106,8 @@ def compare(
     student_head = student_head.to(dtype)
     for rows, buffers in _chunks(len(spoken), vocabulary, chunk, 4 if read is None else 6, spoken.device):
         log_q, q = _softmax(teacher[rows].to(dtype), teacher_head, *buffers[:2])
-        log_p, scratch = _softmax(spoken[rows].to(dtype), student_head, *buffers[2:4])
+        logits = _logits(spoken[rows].to(dtype), student_head, *buffers[2:4])
+        log_p, scratch = torch.log_softmax(logits, -1, out=buffers[3]), buffers[2]
         out[3, rows] = -_expected(q, log_q, scratch)
         out[4, rows] = -log_q.gather(1, labels[rows, None]).squeeze(1)
         if read is not None:
@@ -200,15 +201,19 @@ def _scratch(n: int, device: torch.device) -> torch.Tensor:
     return kept[:n]
 
 
+def _logits(states: torch.Tensor, head: torch.Tensor, out: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    """states (r, d) times a head, as float32 (r, V) in `out`."""
+    if states.dtype == torch.float32:
+        return torch.mm(states, head.T, out=out)
+    if states.is_cuda:
+        return torch.mm(states, head.T, out_dtype=torch.float32, out=out)
+    half = scratch.view(-1).view(states.dtype)[: scratch.numel()].view(scratch.shape)
+    return out.copy_(torch.mm(states, head.T, out=half))
+
+
 def _softmax(states: torch.Tensor, head: torch.Tensor, log_p: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and probabilities of states (r, d) under a head, written into the given (r, V)."""
-    if states.dtype == torch.float32:
-        torch.mm(states, head.T, out=log_p)
-    elif states.is_cuda:
-        torch.mm(states, head.T, out_dtype=torch.float32, out=log_p)
-    else:
-        half = p.view(-1).view(states.dtype)[: p.numel()].view(p.shape)  # p's memory, before p is needed
-        log_p.copy_(torch.mm(states, head.T, out=half))
+    log_p = _logits(states, head, log_p, p)
     log_p.sub_(log_p.amax(-1, keepdim=True))
     torch.exp(log_p, out=p)
     total = p.sum(-1, keepdim=True)
