@@ -31,19 +31,16 @@ class Estimates:
     low: np.ndarray  # 95 % bootstrap interval of the mean; NaN below two probes
     high: np.ndarray
     log_mean: np.ndarray  # log D from the cluster's own probes; NaN without one
-    centre: np.ndarray  # log D from everything else: what `log_mean` is shrunk to
+    centre: np.ndarray  # grand mean of log D, what `log_mean` is shrunk to
     shrunk: np.ndarray  # exp of the posterior mean of log D
     shrunk_log_sd: np.ndarray  # posterior sd of log D
     text_log_var: np.ndarray  # squared relative error of one probe: k more give precision 1/shrunk_log_sd² + k/text_log_var
 
 
-def cluster_estimates(
-    values: np.ndarray, cluster: np.ndarray, k: int, seed: int, prior_log_mean: np.ndarray | None = None, draws: int = 1000
-) -> Estimates:
+def cluster_estimates(values: np.ndarray, cluster: np.ndarray, k: int, seed: int, draws: int = 1000) -> Estimates:
     """From the divergences of probe texts to clusters.
 
-    values, cluster: (n,), D of each probe text (nats) and its cluster in 0..k-1. prior_log_mean: (K,) a prediction of
-    log D, right up to a constant, to shrink to in place of the grand mean. draws: bootstrap samples; 0 leaves the
+    values, cluster: (n,), D of each probe text (nats) and its cluster in 0..k-1. draws: bootstrap samples; 0 leaves the
     interval out (NaN). ValueError without a probe or with one that is not finite.
     """
     if len(values) == 0 or not np.isfinite(values).all():
@@ -53,11 +50,9 @@ def cluster_estimates(
     log_values = _logs(values)
     raw, logs = _moments(np.exp(log_values), cluster, n), _moments(log_values, cluster, n)
     log_mean, error, text_log_var = _log_means(raw, logs, n)
-    prior = np.zeros(k) if prior_log_mean is None else prior_log_mean
     has = n > 0
-    offset, spread = _centre_and_spread((log_mean - prior)[has], error[has])
+    centre, spread = _centre_and_spread(log_mean[has], error[has])
     trust = np.where(has, spread**2 / (spread**2 + error), 0.0)
-    centre = prior + offset
     low, high = _interval(log_values, cluster, raw, logs, n, seed, draws)
     return Estimates(
         n=n,
@@ -66,7 +61,7 @@ def cluster_estimates(
         low=low,
         high=high,
         log_mean=log_mean,
-        centre=centre,
+        centre=np.full(k, centre),
         shrunk=np.exp(centre + trust * (np.where(has, log_mean, centre) - centre)),
         shrunk_log_sd=spread * np.sqrt(1 - trust),
         text_log_var=text_log_var,
@@ -78,7 +73,7 @@ def adjusted(values: np.ndarray, cluster: np.ndarray, x: np.ndarray, pool_x: np.
 
     A regression estimator (Cochran 1977, chapter 7) on the log scale: D_i · G(c) / g_i with g = exp(b·x), G(c) its mean
     over the cluster's texts in the pool, and b the slope of log D on x inside the clusters. x: (n,), pool_x,
-    pool_cluster: (N,); every probe's cluster must have a text in the pool. With x the log of the characters that are
+    pool_cluster: (N,); every probe's cluster must have a text in the pool. With x the log of how much is
     read (not heard), half of the variance of log D goes: the fewer, the higher D.
     """
     n = np.bincount(cluster)

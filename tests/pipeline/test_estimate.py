@@ -136,17 +136,6 @@ def test_a_cluster_without_probe_stands_at_the_centre_with_the_spread() -> None:
     assert np.isnan(e.log_mean[10])
 
 
-def test_a_prediction_takes_the_place_of_the_grand_mean() -> None:
-    values, cluster, truth = log_normal(2, 4, 50, within=1.0)
-    plain = cluster_estimates(values, cluster, 51, seed=0, draws=0)
-    prior = np.append(truth, 0.7)
-    told = cluster_estimates(values, cluster, 51, seed=0, prior_log_mean=prior, draws=0)
-    assert np.std(np.log(told.shrunk[:50]) - truth) < 0.6 * np.std(np.log(plain.shrunk[:50]) - truth)
-    np.testing.assert_allclose(np.diff(told.centre), np.diff(prior))
-    shifted = cluster_estimates(values, cluster, 51, seed=0, prior_log_mean=prior + 3, draws=0)
-    np.testing.assert_allclose(shifted.shrunk, told.shrunk)
-
-
 @pytest.mark.parametrize(
     ("values", "cluster", "k"),
     [
