@@ -19,6 +19,7 @@ from salad.pipeline.estimate import (
     allocate,
     cluster_estimates,
     effective_number,
+    expected_error,
     gamma_for,
     target_distribution,
 )
@@ -318,6 +319,20 @@ def test_gamma_for_at_its_ends() -> None:
     only = np.array([True, True, False])
     gamma = gamma_for(p_web, np.array([1.0, 2.0, 3.0]), 1.5, only)
     assert effective_number(target_distribution(p_web, np.array([1.0, 2.0, 3.0]), gamma, only)) == pytest.approx(1.5)
+
+
+def test_expected_error_is_0_for_what_is_known_and_grows_with_what_is_not() -> None:
+    rng = np.random.default_rng(0)
+    p_web, d, all_ = rng.dirichlet(np.ones(12)), rng.uniform(1, 2, 12), np.ones(12, bool)
+    found = [expected_error(p_web, d, np.full(12, sd), 5.0, all_, seed=1) for sd in (0.0, 0.05, 0.1, 0.2)]
+    assert found[0] == 0
+    assert found == sorted(found)
+    assert expected_error(p_web, d, np.full(12, 0.2), 0.0, all_, seed=1) == 0, "γ = 0 does not ask"
+    ideal = target_distribution(p_web, d, 5.0)
+    drawn = [target_distribution(p_web, d * np.exp(0.1 * rng.normal(size=12)), 5.0) for _ in range(4000)]
+    assert found[2] == pytest.approx(np.mean([np.abs(p - ideal).sum() / 2 for p in drawn]), rel=0.05)
+    only = np.arange(12) == 3
+    assert expected_error(p_web, d, np.full(12, 0.2), 5.0, only, seed=1) == 0, "one cluster gets all of it"
 
 
 def state(shrunk: np.ndarray, sd: np.ndarray, text_var: np.ndarray) -> Estimates:
