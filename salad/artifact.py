@@ -76,7 +76,7 @@ def sync_json(path: Path, value: Any) -> None:
     """Write JSON durably: a reader sees the whole file or none."""
     tmp = path.with_name(path.name + ".tmp")
     with tmp.open("w", encoding="utf-8") as f:
-        json.dump(value, f, indent=1, sort_keys=True)
+        json.dump(value, f, indent=1)
         f.flush()
         os.fsync(f.fileno())
     tmp.replace(path)
