@@ -37,7 +37,7 @@ from salad.pipeline.estimate import cluster_estimates, target_distribution
 from salad.pipeline.pool import read_pool
 from salad.pipeline.probe import free_order
 from salad.pipeline.score import estimate
-from salad.pipeline.stages import Progress, Stage
+from salad.pipeline.stages import Progress, Run, Stage
 from salad.pipeline.store import Store
 from salad.pipeline.surrogate import Features
 from salad.seeds import generator
@@ -134,8 +134,7 @@ def more_scores(run: Store, n: int) -> pa.Table:
     key = make_key(inputs=inputs, n=n, seed=config.seed)
     models = Models(config)
     quiet_libraries()
-    waves = [f"probe-{w}/speech" for w in range(1, config.probe.waves + 1)] if config.probe.budget else []
-    taken = [run.path(name) for name in ("probe", "heldout", *([] if config.natural.shards else ["natural"]), *waves)]
+    taken = [run.path(name) for name in Run(config).spoken()]
     order = free_order(config, run.path("pool"), run.path("clusters"), taken, n, "bench-surrogate")
 
     def speech(out: Path, progress: Progress) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def build_metrics(
     facts = shards.read_columns(heldout, ["id", "domain"])
     facts = facts.filter(pc.is_in(facts["id"], pa.array([e.id for e in examples])))
     assert facts["id"].to_pylist() == [e.id for e in examples]
-    unmeasured = facts["id"].filter(~_finite(found)).to_pylist()
+    unmeasured = facts["id"].filter(~found.finite).to_pylist()
     if len(unmeasured) == len(examples):
         raise SaladError(
             f"none of the {len(examples)} held-out texts has a finite divergence", "look at the training log: it diverged"
@@ -157,7 +157,7 @@ def build_metrics(
         }
     )
     pq.write_table(table, out / "heldout.parquet")
-    domains, finite = np.array([d or "unknown" for d in facts["domain"].to_pylist()]), _finite(found)
+    domains, finite = np.array([d or "unknown" for d in facts["domain"].to_pylist()]), found.finite
     overall = _summary(found, finite)
     by_domain = {str(d): _summary(found, finite & (domains == d)) for d in np.unique(domains[finite])}
     (out / "metrics.json").write_text(json.dumps({"all": overall, "domains": by_domain}, indent=1), encoding="utf-8")
@@ -168,10 +168,6 @@ def build_metrics(
     layers = pa.array(range(len(cka)), pa.int32())
     pq.write_table(pa.table({"layer": layers, "cka": cka}), out / "alignment.parquet")
     return {**meta, "cka": None if np.isnan(cka).any() else float(cka.mean())}
-
-
-def _finite(found: Divergences) -> np.ndarray:
-    return np.isfinite(found.divergence) & np.isfinite(found.misalignment) & np.isfinite(found.forgetting)
 
 
 def _summary(found: Divergences, rows: np.ndarray) -> dict[str, float | None]:

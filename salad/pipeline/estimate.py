@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,18 @@ def cluster_estimates(values: np.ndarray, cluster: np.ndarray, k: int, seed: int
     )
 
 
+def means(values: np.ndarray, cluster: np.ndarray, k: int, empty: float = np.nan) -> np.ndarray:
+    """(K,) mean of the values (n,) of each cluster; `empty` where there is none."""
+    n = np.bincount(cluster, minlength=k)
+    return np.asarray(np.where(n > 0, np.bincount(cluster, weights=values, minlength=k) / np.maximum(n, 1), empty))
+
+
+def signal_of(table: Any, name: str) -> np.ndarray:
+    """(n,) what chooses, in nats, of an Arrow table of measured texts: D, M, or the excess D - F (`score.signal`)."""
+    column = {n: table[n].to_numpy().astype(np.float64) for n in ("divergence", "misalignment", "forgetting")}
+    return np.asarray(column["divergence"] - column["forgetting"] if name == "excess" else column[name])
+
+
 def adjusted(values: np.ndarray, cluster: np.ndarray, x: np.ndarray, pool_x: np.ndarray, pool_cluster: np.ndarray) -> np.ndarray:
     """Probe values as if each text were as its cluster is in `x`, which is known of every text of the pool: (n,).
 
@@ -80,8 +93,7 @@ def adjusted(values: np.ndarray, cluster: np.ndarray, x: np.ndarray, pool_x: np.
     dx, dy = (v - _moments(v, cluster, n)[0][cluster] for v in (x, _logs(values)))
     slope = float(dx @ dy / max(dx @ dx, TINY))
     g = np.exp(slope * (pool_x - pool_x.mean()))
-    size = np.bincount(pool_cluster, minlength=len(n))
-    pool_mean = np.bincount(pool_cluster, weights=g, minlength=len(n)) / np.maximum(size, 1)
+    pool_mean = means(g, pool_cluster, len(n))
     return np.asarray(values * pool_mean[cluster] / np.exp(slope * (x - pool_x.mean())))
 
 
@@ -185,7 +197,7 @@ def _logs(values: np.ndarray) -> np.ndarray:
 def _moments(values: np.ndarray, cluster: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and sample variance by cluster, (K,); 0 where there is too little for one."""
     k = len(n)
-    mean = np.bincount(cluster, weights=values, minlength=k) / np.maximum(n, 1)
+    mean = means(values, cluster, k, empty=0.0)
     squares = np.bincount(cluster, weights=(values - mean[cluster]) ** 2, minlength=k)
     return mean, squares / np.maximum(n - 1, 1)
 

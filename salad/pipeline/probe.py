@@ -18,7 +18,7 @@ from salad.config import Config
 from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.cluster import load_assignment
-from salad.pipeline.estimate import allocate
+from salad.pipeline.estimate import allocate, means
 from salad.pipeline.flags import OUT
 from salad.pipeline.pool import read_pool
 from salad.pipeline.score import chosen_gamma
@@ -66,7 +66,7 @@ def wave_order(
     assignment, price = load_assignment(clusters), read_pool(pool, ["est_seconds"])["est_seconds"].to_numpy()
     free = _free(config, pool, taken, f"probe/{wave}")
     count = np.bincount(assignment[free], minlength=config.cluster.k)
-    seconds = np.bincount(assignment[free], weights=price[free], minlength=config.cluster.k) / np.maximum(count, 1)
+    seconds = means(price[free], assignment[free], config.cluster.k, empty=0.0)
     available = np.where(allowed, np.maximum(count - 1, 0), 0)  # leave something to select
     extra = allocate(
         column["divergence_shrunk"], column["log_sd"], column["text_log_sd"] ** 2, column["p_web"], gamma,

@@ -28,13 +28,15 @@ from salad.pipeline.estimate import (
     effective_number,
     expected_error,
     gamma_for,
+    means,
+    signal_of,
     target_distribution,
 )
 from salad.pipeline.flags import OUT, cluster_cer, flag_clusters
 from salad.pipeline.models import Models
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import CLUSTER_SCORES, PROBE_SCORES
-from salad.pipeline.synthesize import NOT_REACHED
+from salad.pipeline.synthesize import turned_down
 
 if TYPE_CHECKING:
     from salad.trainer.evaluate import Divergences
@@ -81,27 +83,28 @@ def build_scores(
     trusted = usable.filter(allowed[usable["cluster"].to_numpy()])
     trusted = trusted if trusted.num_rows else usable
     rows = pc.index_in(trusted["id"], read_pool(pool, ["id"])["id"]).to_numpy()
-    signal = _signal(trusted, config.score.signal)
+    signal = signal_of(trusted, config.score.signal)
     found, predicted, fitted = estimate(texts, rows, signal, config.score.estimate, config.cluster.k, config.seed)
-    even = surrogate.predict(fitted, replace(texts, layout=np.zeros_like(texts.layout)))
-    np.save(out / "predicted.npy", np.column_stack([predicted, even[:, 0]]))
+    content = surrogate.at_average_layout(fitted, texts, predicted[:, 0])
+    np.save(out / "predicted.npy", np.column_stack([predicted, content]))
 
-    p_web = np.bincount(texts.cluster, minlength=config.cluster.k) / len(texts.cluster)
+    n_pool = np.bincount(texts.cluster, minlength=config.cluster.k)
+    p_web = n_pool / n_pool.sum()
     gamma = chosen_gamma(config, p_web, found.shrunk, allowed)
     p_target = target_distribution(p_web, found.shrunk, gamma, allowed)
-    columns = _cluster_columns(usable, found, config) | {"p_web": p_web, "p_target": p_target, "flag": flag}
-    columns["n_pool"] = np.bincount(texts.cluster, minlength=config.cluster.k)
+    shares = {"n_pool": n_pool, "p_web": p_web, "p_target": p_target, "flag": flag}
+    columns = _cluster_columns(usable, found, config) | shares
     pq.write_table(pa.table(columns).select(CLUSTER_SCORES.names).cast(CLUSTER_SCORES), out / "clusters.parquet")
-    means = {name: float(usable[name].to_numpy().mean()) for name in ("divergence", "misalignment", "forgetting")}
+    measured = {name: float(usable[name].to_numpy().mean()) for name in ("divergence", "misalignment", "forgetting")}
     return {
         "probes": usable.num_rows,
         "seconds": float(table["seconds"].to_numpy().sum()),
-        "divergence": means["divergence"],
+        "divergence": measured["divergence"],
         "effective_clusters": effective_number(p_target),
         "p_target_error": expected_error(p_web, found.shrunk, found.shrunk_log_sd, gamma, allowed, config.seed),
         "flagged": int((~allowed).sum()),
         "quarantined": table.num_rows - usable.num_rows,
-        **means,
+        **measured,
         "signal": config.score.signal,
         "estimate": config.score.estimate,
         "gamma": gamma,
@@ -122,7 +125,7 @@ def estimate(
     cluster = texts.cluster[rows]
     fitted = surrogate.fit(texts.take(rows), signal, seed)
     predicted = surrogate.predict(fitted, texts)
-    found = cluster_estimates(signal, cluster, k, seed)
+    found = cluster_estimates(signal, cluster, k, seed, draws=0)
     if how == "plain":
         mean = np.where(found.n > 0, found.mean, signal.mean())
         found = replace(found, shrunk=mean, shrunk_log_sd=np.sqrt(found.text_log_var / np.maximum(found.n, 1)))
@@ -131,11 +134,9 @@ def estimate(
         even = cluster_estimates(adjusted(signal, cluster, read[rows], read, texts.cluster), cluster, k, seed, draws=0)
         found = replace(found, shrunk=even.shrunk, shrunk_log_sd=even.shrunk_log_sd, text_log_var=even.text_log_var)
     else:
-        n = np.bincount(texts.cluster, minlength=k)
-        mean = np.bincount(texts.cluster, weights=predicted[:, 0], minlength=k) / np.maximum(n, 1)
         found = replace(
             found,
-            shrunk=np.where(n > 0, mean, signal.mean()),
+            shrunk=means(predicted[:, 0], texts.cluster, k, empty=float(signal.mean())),
             shrunk_log_sd=surrogate.cluster_errors(fitted, texts, k, seed),
             text_log_var=np.full(k, fitted.text_log_var),
         )
@@ -177,18 +178,15 @@ def probe_rows(facts: pa.Table, ids: list[str], found: Divergences) -> pa.Table:
     def of_text(values: np.ndarray) -> np.ndarray:
         return np.where(missing, np.nan, values[rows] if len(values) else np.nan)
 
-    d, m, f = (of_text(v) for v in (found.divergence, found.misalignment, found.forgetting))
     positions = np.nan_to_num(of_text(found.n_positions)).astype(np.int64)
-    reasons = np.full(len(d), None, dtype=object)
-    reasons[~(np.isfinite(d) & np.isfinite(m) & np.isfinite(f))] = "divergence is not finite"
+    reasons = np.full(len(rows), None, dtype=object)
+    reasons[of_text(found.finite) != 1] = "divergence is not finite"
     reasons[positions == 0] = "no text position"
     reasons[missing] = "sound cannot be decoded"
     return pa.table(
         {
             **{name: facts[name] for name in ("id", "cluster")},
-            "divergence": d,
-            "misalignment": m,
-            "forgetting": f,
+            **{name: of_text(getattr(found, name)) for name in ("divergence", "misalignment", "forgetting")},
             "n_positions": positions,
             "teacher_entropy": of_text(found.teacher_entropy),
             "teacher_nll": of_text(found.teacher_nll),
@@ -204,18 +202,9 @@ def _features(pool: Path, embeddings: Path, clusters: Path) -> surrogate.Feature
     return surrogate.Features(layout, load_embeddings(embeddings), load_assignment(clusters))
 
 
-def _signal(table: pa.Table, name: str) -> np.ndarray:
-    """(n,) what chooses, in nats: D, M, or the excess D - F."""
-    column = {n: table[n].to_numpy().astype(np.float64) for n in ("divergence", "misalignment", "forgetting")}
-    return column["divergence"] - column["forgetting"] if name == "excess" else column[name]
-
-
 def _flags(table: pa.Table, speech: list[Path], config: Config) -> np.ndarray:
     cer = table["cer"].to_numpy(zero_copy_only=False).astype(np.float64)
-    tried: set[int] = set()
-    for folder in speech:
-        rows = pq.read_table(folder / "rejected.parquet", columns=["cluster", "rejected"])
-        tried.update(rows.filter(pc.not_equal(rows["rejected"], NOT_REACHED))["cluster"].to_pylist())
+    tried = {c for folder in speech for c in turned_down(folder, ["cluster"])["cluster"].to_pylist()}
     return flag_clusters(cer, table["cluster"].to_numpy(), config.cluster.k, config.score.flags, tried)
 
 
@@ -228,10 +217,6 @@ def _cluster_columns(table: pa.Table, found: Estimates, config: Config) -> dict[
 
     own = cluster_estimates(column("divergence"), cluster, k, config.seed)
 
-    def mean(name: str) -> np.ndarray:
-        total = np.bincount(cluster, weights=column(name), minlength=k)
-        return np.asarray(np.where(own.n > 0, total / np.maximum(own.n, 1), np.nan))
-
     columns = {
         "cluster": np.arange(k),
         "n_probe": own.n,
@@ -243,7 +228,7 @@ def _cluster_columns(table: pa.Table, found: Estimates, config: Config) -> dict[
         "log_sd": found.shrunk_log_sd,
         "text_log_sd": np.sqrt(found.text_log_var),
         "cer": cluster_cer(column("cer"), cluster, k),
-        **{name: mean(name) for name in ("forgetting", "teacher_entropy", "words_per_second")},
+        **{name: means(column(name), cluster, k) for name in ("forgetting", "teacher_entropy", "words_per_second")},
     }
     nullable = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}  # NaN: null
     return {**nullable, "signal": [config.score.signal] * k}

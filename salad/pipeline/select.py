@@ -18,7 +18,7 @@ from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import SELECTION
-from salad.pipeline.synthesize import NOT_REACHED, Order
+from salad.pipeline.synthesize import Order, turned_down
 from salad.seeds import generator
 from salad.selectors.base import Budget, ClusterTable, PoolView, Selection, check_selection, make_selector
 
@@ -79,9 +79,7 @@ def taken_ids(spoken: Iterable[Path]) -> set[str]:
     taken: set[str] = set()
     for folder in spoken:
         taken.update(shards.read_columns(folder, ["id"])["id"].to_pylist())
-        turned_down = pq.read_table(folder / "rejected.parquet", columns=["id", "rejected"])
-        tried = turned_down.filter(pc.not_equal(turned_down["rejected"], NOT_REACHED))
-        taken.update(tried["id"].to_pylist())
+        taken.update(turned_down(folder, ["id"])["id"].to_pylist())
     return taken
 
 

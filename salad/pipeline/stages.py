@@ -242,7 +242,7 @@ class Run:
         """Speech artefacts of the probes that are placed by what is known after Stage I."""
         return [f"probe-{w}/speech" for w in range(1, self.config.probe.waves + 1)] if self.config.probe.budget else []
 
-    def _spoken(self, rounds: int = 0, waves: int | None = None) -> list[str]:
+    def spoken(self, rounds: int = 0, waves: int | None = None) -> list[str]:
         """Speech artefacts whose texts are taken, after so many rounds and waves of probes (None: all)."""
         natural = [] if self.config.natural.shards else ["natural"]
         return ["probe", "heldout", *natural, *self.waves[:waves], *(f"round-{r:03d}/speech" for r in range(rounds))]
@@ -253,7 +253,7 @@ class Run:
 
         c, at, here = self.config, self._path, f"probe-{wave}"
         probes = ["probe", *self.waves[: wave - 1]]
-        taken = self._spoken(waves=wave - 1)
+        taken = self.spoken(waves=wave - 1)
 
         def more() -> Any:
             speech, scores = [at(name) for name in probes], at(f"{here}/scores")
@@ -302,7 +302,7 @@ class Run:
 
         c, at = self.config, self._path
         here, before = f"round-{r:03d}", f"round-{r - 1:03d}" if r else "stage-one"
-        spoken = self._spoken(rounds=r)
+        spoken = self.spoken(rounds=r)
         known = f"probe-{len(self.waves)}/scores" if self.waves and r == 0 else None
 
         def selection(out: Path, progress: Progress) -> dict[str, Any]:

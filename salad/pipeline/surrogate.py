@@ -93,6 +93,15 @@ def predict(surrogate: Surrogate, texts: Features) -> np.ndarray:
     return out
 
 
+def at_average_layout(surrogate: Surrogate, texts: Features, expected: np.ndarray) -> np.ndarray:
+    """(N,) the D to expect were every text's layout the average one, from `expected` (N,) as it is.
+
+    The layout's part of log D is linear, so it is a factor: nothing is predicted again.
+    """
+    slopes = surrogate.scales[0] * (surrogate.probes.layout.T @ surrogate.weights)
+    return np.asarray(expected * np.exp(-(texts.layout @ slopes)), np.float32)
+
+
 def cluster_errors(surrogate: Surrogate, texts: Features, k: int, seed: int = 0) -> np.ndarray:
     """(K,) posterior standard deviation of log D(c), D(c) being the mean of its texts' expected D.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad.artifact import checksum, sync_json
@@ -121,6 +122,12 @@ class Ledger:
 
 OVER_BUDGET = "over budget"
 NOT_REACHED = "budget met before its turn"
+
+
+def turned_down(speech: Path, columns: list[str]) -> pa.Table:
+    """Of a published speech folder, the texts that were spoken and not used; those whose turn never came are left out."""
+    rows = pq.read_table(speech / "rejected.parquet", columns=[*columns, "rejected"])
+    return rows.filter(pc.not_equal(rows["rejected"], NOT_REACHED)).select(columns)
 
 
 def build_speech(

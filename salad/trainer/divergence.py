@@ -55,7 +55,8 @@ def distillation_loss(
     if weights is None:
         weights = torch.full((m,), 1 / max(m, 1), device=device)
     with torch.autocast(device.type, enabled=False):  # the dtypes are chosen here
-        inputs = (teacher_states, student_states, teacher_head, student_head, labels, alpha, weights, chunk)
+        targets = labels if alpha < 1 else None  # without them there is no NLL
+        inputs = (teacher_states, student_states, teacher_head, student_head, targets, alpha, weights, chunk)
         loss, kl = _Distillation.apply(*inputs)  # type: ignore[no-untyped-call]
     return loss, kl
 
@@ -144,13 +145,13 @@ class _Distillation(torch.autograd.Function):
         for rows, buffers in _chunks(m, len(head), chunk, 4, device):
             log_q, q = _softmax(teacher[rows], teacher_head, *buffers[:2])
             log_p, p = _softmax(student[rows], head, *buffers[2:])
-            if alpha < 1 and labels is not None:
+            if labels is not None:
                 nll[rows] = -log_p.gather(1, labels[rows, None]).squeeze(1)
             kl[rows] = _expected(q, log_q.sub_(log_p), log_q)
             if not (wants_states or wants_head):
                 continue
             d_logits = p.sub_(q, alpha=alpha)
-            if alpha < 1 and labels is not None:
+            if labels is not None:
                 d_logits.scatter_add_(1, labels[rows, None], torch.full((len(p), 1), alpha - 1, device=device))
             d_logits = d_logits.mul_(weights[rows, None]).to(dtype)
             if d_states is not None:
@@ -159,7 +160,7 @@ class _Distillation(torch.autograd.Function):
                 _add_product(d_head, d_logits.T, student[rows])
         ctx.gradients = (d_states, None if d_head is None else d_head.to(student_head.dtype))
         ctx.mark_non_differentiable(kl)
-        loss = kl if alpha == 1 else alpha * kl + (1 - alpha) * nll
+        loss = kl if labels is None else alpha * kl + (1 - alpha) * nll
         return (weights * loss).sum(), kl
 
     @staticmethod

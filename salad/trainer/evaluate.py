@@ -27,6 +27,11 @@ class Divergences:
     teacher_nll: np.ndarray  # -log Q(next token): how hard it is
     n_positions: np.ndarray
 
+    @property
+    def finite(self) -> np.ndarray:
+        """(texts,) bool: those whose D, M and F are all numbers to reckon with."""
+        return np.isfinite(self.divergence) & np.isfinite(self.misalignment) & np.isfinite(self.forgetting)
+
 
 @torch.inference_mode()
 def measure(

@@ -160,13 +160,18 @@ def publish(
     folder: Path, until: str | None = None, scores: dict[str, Any] | None = None, clusters: dict[str, Any] | None = None
 ) -> Run:
     """A run below `folder`, published up to the stage `until`, the report left out; changes to its scores and their meta."""
-    run = Run(Config.model_validate({**CONFIG, "runs_dir": str(folder)}))
+
+    def changed(out: Path, name: str) -> dict[str, Any]:
+        return write_scores(out, scores, clusters) if name.endswith("scores") else build(out, name)
+
+    return publish_with(CONFIG | {"runs_dir": str(folder)}, changed, until)
+
+
+def publish_with(config: dict[str, Any], build: Callable[[Path, str], dict[str, Any]], until: str | None = None) -> Run:
+    """A run of which `build(folder, name of the stage)` writes every artefact up to the stage `until`, the report left out."""
+    run = Run(Config.model_validate(config))
     for stage in run.stages[:-1]:
-        if stage.name.endswith("scores") and (scores or clusters):
-            stage = replace(stage, build=lambda out, _: write_scores(out, scores, clusters))
-            run.execute(stage)
-        else:
-            run.execute(with_artefact(stage))
+        run.execute(replace(stage, build=lambda out, _, name=stage.name: build(out, name)))
         if stage.name == until:
             break
     run.store.bind(run.config)

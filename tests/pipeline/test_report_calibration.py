@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
-from salad.config import Config
 from salad.pipeline.report import write_report
 from salad.pipeline.report.calibration import GROUPS, LEAST, Calibration, calibration
 from salad.pipeline.schema import POOL
@@ -36,7 +34,6 @@ def publish(
     until: str = "round-000/scores",
 ) -> Run:
     """A run of a pool of `N` texts, published up to the stage `until`; the first held-out texts are measured."""
-    run = Run(Config.model_validate({**small.CONFIG, "runs_dir": str(folder)}))
     ids = [f"{i:032x}" for i in range(N)]
 
     def build(out: Path, name: str) -> dict[str, Any]:
@@ -55,12 +52,7 @@ def publish(
             meta |= {"signal": signal}
         return meta
 
-    for stage in run.stages[:-1]:
-        run.execute(replace(stage, build=lambda out, _, name=stage.name: build(out, name)))
-        if stage.name == until:
-            break
-    run.store.bind(run.config)
-    return run
+    return small.publish_with(small.CONFIG | {"runs_dir": str(folder)}, build, until)
 
 
 @pytest.fixture(scope="module")

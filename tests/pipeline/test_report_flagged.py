@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from salad.config import Config
 from salad.pipeline import shards, synthesize
 from salad.pipeline.report import write_report
 from salad.pipeline.report.flagged import SHOWN, flagged
@@ -70,7 +69,6 @@ def publish(
     changes: dict[str, Any] | None = None,
 ) -> Run:
     """A run of one round whose probes lie in one folder, published up to the stage `until`."""
-    run = Run(Config.model_validate({**CONFIG, **(changes or {}), "runs_dir": str(folder)}))
 
     def build(out: Path, name: str) -> dict[str, Any]:
         if name == "probe":
@@ -79,12 +77,7 @@ def publish(
             return write_scores(out, cer, flags)
         return small.build(out, name)
 
-    for stage in run.stages[:-1]:
-        run.execute(replace(stage, build=lambda out, _, name=stage.name: build(out, name)))
-        if stage.name == until:
-            break
-    run.store.bind(run.config)
-    return run
+    return small.publish_with({**CONFIG, **(changes or {}), "runs_dir": str(folder)}, build, until)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from salad.config import Config, load_config
 from salad.errors import SaladError
 from salad.pipeline import score, surrogate
+from salad.pipeline.estimate import signal_of
 from salad.pipeline.schema import PROBE_SCORES
 from salad.pipeline.stages import Run
 from salad.trainer.evaluate import Divergences
@@ -171,8 +172,8 @@ def test_signals_are_what_their_names_say(scored: Run, tmp_path: Path) -> None:
 
 def test_excess_is_the_divergence_less_the_forgetting() -> None:
     table = score.probe_rows(facts(3), list("abc"), found())
-    np.testing.assert_allclose(score._signal(table, "excess"), [0.9, 1.8, 2.7], rtol=1e-6)
-    np.testing.assert_allclose(score._signal(table, "misalignment"), [1, 2, 3])
+    np.testing.assert_allclose(signal_of(table, "excess"), [0.9, 1.8, 2.7], rtol=1e-6)
+    np.testing.assert_allclose(signal_of(table, "misalignment"), [1, 2, 3])
 
 
 def test_target_ess_takes_the_place_of_gamma(scored: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scipy.optimize import check_grad
 from scipy.stats import multivariate_normal
 
 from salad.pipeline import surrogate
-from salad.pipeline.surrogate import EXPECTED, SPREAD, Features, cluster_errors, fit, layout_features, predict
+from salad.pipeline.surrogate import EXPECTED, SPREAD, Features, at_average_layout, cluster_errors, fit, layout_features, predict
 
 SCALES = np.array([0.04, 0.1, 0.5, 0.03, 0.08])
 PRIOR = [0, 1, 3]  # of the scales: what a text of layout 0 may vary by, less reach and noise
@@ -308,3 +308,12 @@ def test_layout_is_standard_whatever_the_words(words: list[tuple[int, int]]) -> 
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-9)
     spread = found.std(0)
     assert ((np.abs(spread - 1) < 1e-9) | (spread == 0)).all()
+
+
+def test_at_the_average_layout_is_the_prediction_for_texts_of_that_layout() -> None:
+    texts, d = drawn(3, 80)
+    fitted = fit(texts.take(np.arange(50)), d[:50], scales=SCALES)
+    even = Features(np.zeros_like(texts.layout), texts.vectors, texts.cluster)
+    found = at_average_layout(fitted, texts, predict(fitted, texts)[:, 0])
+    np.testing.assert_allclose(found, predict(fitted, even)[:, 0], rtol=1e-5)
+    assert not np.allclose(found, predict(fitted, texts)[:, 0], rtol=0.05)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad.pipeline import summary
+from salad.pipeline.estimate import signal_of
 from salad.pipeline.pool import read_pool
 from salad.pipeline.report.figures import BLUE, GREY, SYMBOLS, Figure, plain_layout
 from salad.pipeline.surrogate import FLOOR, TINY
@@ -67,8 +68,7 @@ def _pairs(run: Run, signal: str) -> tuple[np.ndarray, np.ndarray]:
     expected = np.load(run.store.path(SCORES) / "predicted.npy", mmap_mode="r", allow_pickle=False)[:, 0]
     heldout = pq.read_table(run.store.path(METRICS) / "heldout.parquet")
     rows = pc.index_in(heldout["id"], read_pool(run.store.path("pool"), ["id"])["id"]).to_numpy()
-    column = {name: heldout[name].to_numpy() for name in ("divergence", "misalignment", "forgetting")}
-    measured = column["divergence"] - column["forgetting"] if signal == "excess" else column[signal]
+    measured = signal_of(heldout, signal)
     finite = np.isfinite(measured)
     return np.asarray(expected[rows[finite]], np.float64), measured[finite]
 

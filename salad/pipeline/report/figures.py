@@ -77,17 +77,8 @@ def training(run: Run) -> Figure:
         if summary.published(run, name):
             log = (run.store.path(name) / "log.jsonl").read_text(encoding="utf-8")
             rows = [json.loads(line) for line in log.splitlines()]
-            data.append(
-                {
-                    "type": "scatter",
-                    "name": label,
-                    "mode": "lines+markers",
-                    "x": [before + row["step"] for row in rows],
-                    "y": [row["kl"] for row in rows],
-                    "line": {"color": STAGES[i % len(STAGES)], "dash": "dot" if label == "control" else "solid"},
-                    "marker": {"size": 4},
-                }
-            )
+            steps, kl = [before + row["step"] for row in rows], [row["kl"] for row in rows]
+            data.append(_line(label, steps, kl, STAGES[i % len(STAGES)], dotted=label == "control"))
     layout = plain_layout("optimiser steps", "training KL (nats)", height=340)
     layout["xaxis"] |= {"rangemode": "tozero"}
     layout["yaxis"] |= {"rangemode": "tozero"}
@@ -103,20 +94,23 @@ def alignment(run: Run) -> Figure:
         values = summary.alignment(run, name)
         if values is not None and not all(map(math.isnan, values)):
             colour = STAGES[trained.index(name) % len(STAGES)] if name in trained else GREY
-            data.append(
-                {
-                    "type": "scatter",
-                    "name": label,
-                    "mode": "lines+markers",
-                    "x": list(range(len(values))),
-                    "y": [None if math.isnan(value) else value for value in values],
-                    "line": {"color": colour, "dash": "dot" if name == CONTROL else "solid"},
-                    "marker": {"size": 4},
-                }
-            )
+            known = [None if math.isnan(value) else value for value in values]
+            data.append(_line(label, list(range(len(values))), known, colour, dotted=name == CONTROL))
     layout = plain_layout("layer", "linear CKA", height=340)
     layout["yaxis"] |= {"rangemode": "tozero"}
     return {"data": data, "layout": layout}
+
+
+def _line(name: str, x: list[Any], y: list[Any], colour: str, dotted: bool) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "name": name,
+        "mode": "lines+markers",
+        "x": x,
+        "y": y,
+        "line": {"color": colour, "dash": "dot" if dotted else "solid"},
+        "marker": {"size": 4},
+    }
 
 
 def clusters(rows: list[dict[str, Any]]) -> Figure:

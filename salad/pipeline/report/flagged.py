@@ -92,17 +92,11 @@ def _spoken(folders: list[Path], ids: list[str], sounds: Path, prefix: str) -> l
     tables = [pq.read_table(path, columns=columns, filters=[("id", "in", ids)]) for path in files]
     rows = {row["id"]: row for table in tables for row in table.to_pylist()}
     shown = [rows[i] for i in ids if i in rows]
-    for number, row in enumerate(shown):
-        name = f"{prefix}-{number}.flac"
-        sounds.mkdir(exist_ok=True)
-        (sounds / name).write_bytes(row.pop("audio")["bytes"])
-        row |= {"rejected": None, "sound": f"{sounds.name}/{name}", "pieces": samples.pieces(row["text"], row["spans"])}
-    return shown
+    sounds.mkdir(exist_ok=True)
+    return [{**samples.with_sound(row, sounds, f"{prefix}-{i}.flac"), "rejected": None} for i, row in enumerate(shown)]
 
 
 def _turned_down(folders: list[Path], cluster: int) -> list[dict[str, Any]]:
     """The first texts of a cluster that were spoken as its probes and turned down, each with why."""
-    files = [folder / "rejected.parquet" for folder in folders]
-    rows = [row for path in files for row in pq.read_table(path, filters=[("cluster", "=", cluster)]).to_pylist()]
-    spoken = [row for row in rows if row["seconds"] is not None]  # the turn of the others never came
-    return [{**row, "sound": None, "pieces": [(row["text"], False)]} for row in spoken[:SHOWN]]
+    rows = [row for folder in folders for row in samples.turned_down(folder, cluster)]
+    return [{**row, "sound": None, "pieces": [(row["text"], False)]} for row in rows[:SHOWN]]

@@ -27,17 +27,26 @@ def selected(speech: Path, sounds: Path) -> list[dict[str, Any]]:
     sounds.mkdir()
     shown = []
     for number, row in zip(range(SHOWN), _rows(speech), strict=False):
-        name = f"row-{number:05d}.flac"
-        (sounds / name).write_bytes(row["audio"]["bytes"])
-        shown.append({**row, "sound": f"{sounds.name}/{name}", "pieces": pieces(row["text"], row["spans"])})
+        shown.append(with_sound(row, sounds, f"row-{number:05d}.flac"))
     return shown
+
+
+def with_sound(row: dict[str, Any], sounds: Path, name: str) -> dict[str, Any]:
+    """A row of a speech shard as the page shows it; its sound is written into `sounds`."""
+    (sounds / name).write_bytes(row["audio"]["bytes"])
+    return {**row, "sound": f"{sounds.name}/{name}", "pieces": pieces(row["text"], row["spans"])}
 
 
 def rejected(speech: Path) -> list[dict[str, Any]]:
     """The first texts that were spoken and turned down, those with a fault before those that did not fit."""
-    rows = pq.read_table(speech / "rejected.parquet").to_pylist()
-    spoken = [row for row in rows if row["seconds"] is not None]
-    return sorted(spoken, key=lambda row: bool(row["rejected"] == OVER_BUDGET))[:SHOWN]
+    return sorted(turned_down(speech), key=lambda row: bool(row["rejected"] == OVER_BUDGET))[:SHOWN]
+
+
+def turned_down(speech: Path, cluster: int | None = None) -> list[dict[str, Any]]:
+    """Texts that were spoken and turned down, of one cluster or of all; the turn of the others never came."""
+    filters = None if cluster is None else [("cluster", "=", cluster)]
+    rows = pq.read_table(speech / "rejected.parquet", filters=filters).to_pylist()
+    return [row for row in rows if row["seconds"] is not None]
 
 
 def pieces(text: str, spans: list[dict[str, Any]]) -> list[tuple[str, bool]]:
