@@ -28,7 +28,8 @@ ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. con
 Name = Annotated[str | None, typer.Option("--name", help="Run name, in place of the configuration's.")]
 RunDir = Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/demo.")]
 SelectorName = Annotated[
-    str | None, typer.Option("--selector", help="Strategy: a name from `salad strategies`, or file.py:Class.")
+    str | None,
+    typer.Option("--selector", help="Strategy: a name from `salad strategies`, file.py:Class or package.module:Class."),
 ]
 BudgetSeconds = Annotated[float | None, typer.Option("--budget", help="Seconds of synthetic speech a round.")]
 
@@ -128,14 +129,26 @@ def inspect(
 
 @app.command()
 def strategies() -> None:
-    """Every selection strategy that can be named, and where it comes from."""
+    """Every selection strategy that can be named, where it comes from, and what it does.
+
+    Name one with `salad run CONFIG --selector NAME`. Your own: file.py:Class, package.module:Class, or a package with the
+    entry-point group `salad.selectors` (docs/selectors.md).
+    """
+    from rich.markup import escape
+
     from salad.console import console
     from salad.plugins import find, registered
     from salad.selectors.base import SELECTORS
 
-    for name, target in sorted(registered("selector", SELECTORS).items()):
-        line = (sys.modules[cls.__module__].__doc__ or "").splitlines()[0] if (cls := find("selector", name, SELECTORS)) else ""
-        console.print(f"[bold]{name:<20}[/] {line}\n{'':<20} [dim]{target}[/]", soft_wrap=True)
+    for name, found in registered("selector", SELECTORS).items():
+        try:
+            kind = find("selector", name, SELECTORS)
+            said = (kind.__doc__ or sys.modules[kind.__module__].__doc__ or "").strip().splitlines() or [""]
+            line = escape(said[0])
+        except SaladError as e:
+            line = f"[red]{escape(str(e))}[/]"
+        console.print(f"[bold]{escape(name):<20}[/] {line}", soft_wrap=True)
+        console.print(f"{'':<20} [dim]{escape(found.origin)} · {escape(found.target)}[/]", soft_wrap=True)
 
 
 @app.command()

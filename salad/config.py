@@ -70,7 +70,7 @@ class Natural(Part):
 class Cluster(Part):
     k: int = Field(128, ge=1)
     iterations: int = Field(20, ge=1)
-    max_over_mean: float = Field(1.1, gt=1)  # largest cluster over mean size
+    max_over_mean: float = Field(1.05, gt=1)  # largest cluster over mean size
 
 
 class Probe(Part):
@@ -97,10 +97,15 @@ class Score(Part):
 
 
 class Select(Part):
-    selector: str = "importance-diverse"  # a name from `salad strategies`, or file.py:Class
+    selector: str = "importance-diverse"  # a name from `salad strategies`, file.py:Class or package.module:Class
+    options: dict[str, Any] = {}  # the strategy's own settings: what its class is made with
     budget: float = Field(gt=0, allow_inf_nan=False)  # seconds of synthetic speech a round
     gamma: float = Field(5.0, ge=0)  # P_target ∝ P_web · D^γ; 0 is uniform
     target_ess: float | None = Field(None, ge=1)  # in place of gamma: how many clusters P_target shall amount to, 1/Σp²
+    near: float | None = Field(0.95, gt=0, le=1)  # cosine from which two texts count as one; None: no two do
+    repeats: int = Field(1, ge=1)  # of texts that count as one, how many are chosen at most, over all rounds
+    evaluation: list[Source] = []  # your test sets: what is near one of their texts is never chosen
+    target: list[Source] = []  # texts to become good at, for strategies that select towards them (crisp)
 
 
 class Speech(Part):

@@ -74,7 +74,7 @@ def _sources(config: Config) -> Iterator[Finding]:
     from salad import assets
     from salad.pipeline.pool import names_files, source_files
 
-    for source in config.pool.sources:
+    for source in (*config.pool.sources, *config.select.evaluation, *config.select.target):
         name = source.dataset
         if name.startswith("packaged:"):
             known = assets.TEXTS.get(name.removeprefix("packaged:"))
@@ -113,7 +113,7 @@ def _selector(config: Config) -> Finding:
 
     what = f"selector {config.select.selector}"
     try:
-        make_selector(config.select.selector)
+        make_selector(config.select.selector, config.select.options)
         return Finding(True, what)
     except SaladError as e:
         return Finding(False, what, str(e))

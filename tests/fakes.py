@@ -123,7 +123,7 @@ def write_config(folder: Path, models: dict[str, str], **changes: object) -> Pat
         "natural": {"domains": ["kitchen"], "seconds": 60},
         "cluster": {"k": 4},
         "probe": {"per_cluster": 3, "budget": 100, "waves": 2, "heldout": 9},
-        "select": {"budget": 100},
+        "select": {"budget": 100, "near": None},  # random weights embed all texts alike
         "speech": {"engine": engine, "voice": "tone", "shard_rows": 6},
         "interleave": {"start": "speech", "text_words": [3, 8], "speech_words": [2, 6]},
         "student": {"adapter": {"layers": 1, "width": 16, "mlp": 32, "heads": 2, "kv_heads": 1}, "lm": "frozen"},

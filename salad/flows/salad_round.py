@@ -35,7 +35,7 @@ def salad_round(
         config: A YAML configuration, relative to the folder in which `salad serve` was started.
         name: Run name, in place of the configuration's.
         round: Which round, from 0.
-        selector: Strategy: a name from `salad strategies`, or file.py:Class.
+        selector: Strategy: a name from `salad strategies`, file.py:Class or package.module:Class.
         budget: Seconds of synthetic speech a round.
     """
     from salad.flows.artifacts import show_results

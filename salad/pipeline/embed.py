@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pyarrow.parquet as pq
 import torch
 
 from salad import assets
-from salad.config import Config
+from salad.config import Config, Source
 from salad.devices import pick_dtype
+from salad.errors import SaladError
+from salad.pipeline.clean import clean, passages
+from salad.pipeline.pool import open_source
 
 BATCH = 32
 WINDOW = 8192  # texts sorted by length together, so that a batch has little padding
@@ -26,20 +30,44 @@ def build_embeddings(out: Path, config: Config, pool: Path, progress: Callable[[
     """`embeddings.npy`: (N, d) float16 rows of unit length, in the order of the pool."""
     parts = sorted(pool.glob("part-*.parquet"))
     rows = sum(pq.read_metadata(p).num_rows for p in parts)
+    windows = (b.column(0).to_pylist() for p in parts for b in pq.ParquetFile(p).iter_batches(WINDOW, columns=["text"]))
+    return _write(out / FILE, config, rows, windows, progress)
+
+
+def build_named(out: Path, config: Config, sources: list[Source], progress: Callable[[int], None]) -> dict[str, Any]:
+    """`embeddings.npy` of texts that the user names and nobody chooses: (m, d), cut into passages as the pool is.
+
+    None is refused: a short question of a test set counts too. They are held in memory.
+    """
+    low, high = config.pool.min_words, config.pool.max_words
+    texts = [
+        passage
+        for source in sources
+        for row in islice(open_source(source), source.limit)
+        if isinstance(row[source.text_column], str)
+        for passage in passages(clean(row[source.text_column]), low, high)
+    ]
+    if not texts:
+        raise SaladError(f"no text in {', '.join(s.dataset for s in sources)}", "check the files and their text_column")
+    windows = (texts[i : i + WINDOW] for i in range(0, len(texts), WINDOW))
+    return _write(out / FILE, config, len(texts), windows, progress)
+
+
+def _write(
+    path: Path, config: Config, rows: int, windows: Iterable[list[str]], progress: Callable[[int], None]
+) -> dict[str, Any]:
     embed = _Embedder(config.models.embedder, pick_dtype(config.train.dtype))
-    matrix = _reserved_memmap(out / FILE, (rows, embed.width))
+    matrix = _reserved_memmap(path, (rows, embed.width))
     at = 0
     with embed:
-        for part in parts:
-            for batch in pq.ParquetFile(part).iter_batches(WINDOW, columns=["text"]):
-                texts = batch.column(0).to_pylist()
-                order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-                batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-                vectors = embed.map([[texts[i] for i in rows_] for rows_ in batches])
-                for n, (rows_, found) in enumerate(zip(batches, vectors, strict=True), 1):
-                    matrix[[at + i for i in rows_]] = found
-                    progress(at + min(n * BATCH, len(texts)))
-                at += len(texts)
+        for texts in windows:
+            order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+            batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+            vectors = embed.map([[texts[i] for i in rows_] for rows_ in batches])
+            for n, (rows_, found) in enumerate(zip(batches, vectors, strict=True), 1):
+                matrix[[at + i for i in rows_]] = found
+                progress(at + min(n * BATCH, len(texts)))
+            at += len(texts)
     matrix.flush()
     return {"rows": rows, "width": embed.width}
 

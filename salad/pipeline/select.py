@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +17,63 @@ from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
+from salad.pipeline.estimate import means, signal_of
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import SELECTION
 from salad.pipeline.synthesize import Order, turned_down
 from salad.seeds import generator
-from salad.selectors.base import Budget, ClusterTable, PoolView, Selection, check_selection, make_selector
+from salad.selectors.base import Budget, ClusterTable, PastRound, PoolView, Selection, make_selector
+from salad.selectors.choose import choose, near_any
 
 RESERVE = 0.5  # reserve texts per chosen text of a cluster, at least RESERVE_LEAST
 RESERVE_LEAST = 4
+FLOOR = 1e-3  # nats: a smaller signal counts as this where its logarithm is taken
 
 
-def build_selection(
-    out: Path,
-    config: Config,
-    round_: int,
-    pool: Path,
-    embeddings: Path,
-    clusters: Path,
-    scores: Path,
-    spoken: Iterable[Path],
-    progress: Callable[[int], None],
-) -> dict[str, Any]:
-    """Write `selection.parquet` (in rank order) and `reserve.parquet` (replacements, by cluster).
+@dataclass(frozen=True)
+class Inputs:
+    """Published folders that a round's selection reads."""
 
-    spoken: speech folders of earlier stages; their texts, used or rejected, are taken.
-    """
-    view = pool_view(pool, embeddings, clusters, scores, taken_ids(spoken))
+    pool: Path
+    embeddings: Path
+    clusters: Path
+    scores: list[Path]  # of every round so far, this one last
+    aside: list[Path]  # speech that measures: probes, held-out texts
+    trained: list[Path]  # speech that teaches: natural speech, then every earlier round
+    evaluation: Path | None = None  # embeddings of the user's test sets
+    target: Path | None = None  # embeddings of texts to become good at
+
+
+def build_selection(out: Path, config: Config, round_: int, inputs: Inputs, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write `selection.parquet` (in rank order) and `reserve.parquet` (replacements, by cluster)."""
+    view = pool_view(inputs, config)
     budget = Budget(config.select.budget)
     supply = float(view.est_seconds[view.free].sum())
     if supply < budget.seconds:
         raise SaladError(
             f"select.budget is {budget.seconds:.0f} s but the texts left in the pool make {supply:.0f} s of speech",
-            "lower the budget or enlarge the pool",
+            "lower the budget, enlarge the pool, or raise select.near",
         )
-    selector = make_selector(config.select.selector)
-    name = getattr(selector, "name", config.select.selector)
-    chosen = selector.select(view, budget, generator(config.seed, "select", round_, name))
-    check_selection(chosen, view, budget, name)
+    selector = make_selector(config.select.selector, config.select.options)
+    rng = generator(config.seed, "select", round_, selector.name)
+    chosen = choose(selector, view, budget, rng, config.select.near, config.select.repeats)
     if len(chosen.indices) == 0:
         raise SaladError(
-            f"selector '{name}' chose nothing within {budget.seconds:.0f} s", "raise select.budget above the shortest text"
+            f"selector '{selector.name}' chose nothing within {budget.seconds:.0f} s",
+            "raise select.budget above the shortest text",
         )
-    texts = read_pool(pool)
-    reserve = reserve_for(chosen, view, generator(config.seed, "reserve", round_, name))
-    pq.write_table(_rows(chosen, view, texts, name, round_, 0), out / "selection.parquet", compression="zstd")
-    pq.write_table(_rows(reserve, view, texts, name, round_, len(chosen.indices)), out / "reserve.parquet", compression="zstd")
-    progress(len(chosen.indices))
-    fed = np.unique(view.cluster[chosen.indices])
+    texts = read_pool(inputs.pool)
+    reserve = reserve_for(chosen, view, generator(config.seed, "reserve", round_, selector.name))
+    n = len(chosen.indices)
+    pq.write_table(_rows(chosen, view, texts, selector.name, round_, 0), out / "selection.parquet", compression="zstd")
+    pq.write_table(_rows(reserve, view, texts, selector.name, round_, n), out / "reserve.parquet", compression="zstd")
+    progress(n)
     return {
-        "selector": name,
-        "texts": len(chosen.indices),
+        "selector": selector.name,
+        "texts": n,
         "est_seconds": float(view.est_seconds[chosen.indices].sum()),
-        "clusters": len(fed),
+        "clusters": len(np.unique(view.cluster[chosen.indices])),
+        "free": len(view.free),
     }
 
 
@@ -83,27 +89,71 @@ def taken_ids(spoken: Iterable[Path]) -> set[str]:
     return taken
 
 
-def pool_view(pool: Path, embeddings: Path, clusters: Path, scores: Path, taken: set[str]) -> PoolView:
-    """The selector's view, assembled from the artefacts."""
-    texts = read_pool(pool, ["id", "est_seconds"])
-    table = pq.read_table(scores / "clusters.parquet")
-    predicted = np.load(scores / "predicted.npy", mmap_mode="r", allow_pickle=False)
+def pool_view(inputs: Inputs, config: Config) -> PoolView:
+    """The selector's view, assembled from the artefacts.
+
+    Taken is what was spoken or tried, and what is near a text that measures (`select.near`): a probe, a held-out text, or one
+    of the user's test sets.
+    """
+    texts = read_pool(inputs.pool, ["id", "est_seconds"])
+    vectors = load_embeddings(inputs.embeddings)
+    table = pq.read_table(inputs.scores[-1] / "clusters.parquet")
+    predicted = np.load(inputs.scores[-1] / "predicted.npy", mmap_mode="r", allow_pickle=False)
+
+    def among(folders: list[Path]) -> np.ndarray:
+        ids = pa.array(sorted(taken_ids(folders)), pa.string())
+        return np.asarray(pc.is_in(texts["id"], ids).to_numpy(zero_copy_only=False))
+
+    aside, trained = among(inputs.aside), among(inputs.trained)
+    taken = aside | trained
+    if near := config.select.near:
+        tests = [np.asarray(vectors[np.flatnonzero(aside)])]
+        if inputs.evaluation:
+            tests.append(np.asarray(load_embeddings(inputs.evaluation)))
+        taken |= near_any(vectors, np.concatenate(tests), near)
     return PoolView(
         ids=texts["id"].to_numpy(zero_copy_only=False),
-        embeddings=load_embeddings(embeddings),
-        cluster=load_assignment(clusters),
+        embeddings=vectors,
+        cluster=load_assignment(inputs.clusters),
         predicted_divergence=predicted[:, 0],
         predicted_se=predicted[:, 1],
         content_divergence=predicted[:, 2],
         est_seconds=texts["est_seconds"].to_numpy(),
-        taken=pc.is_in(texts["id"], pa.array(sorted(taken), pa.string())).to_numpy(zero_copy_only=False),
+        taken=taken,
+        trained=trained,
         clusters=ClusterTable(
             p_web=table["p_web"].to_numpy(),
             p_target=table["p_target"].to_numpy(),
             divergence=table["divergence_shrunk"].to_numpy(),
             divergence_se=table["divergence_shrunk"].to_numpy() * table["log_sd"].to_numpy(),
+            centroids=np.load(inputs.clusters / "centroids.npy", allow_pickle=False),
         ),
+        history=past_rounds(inputs.scores, inputs.trained, config.score.signal, table.num_rows),
+        target=np.asarray(load_embeddings(inputs.target), np.float32) if inputs.target else None,
     )
+
+
+def past_rounds(scores: list[Path], spoken: list[Path], signal: str, k: int) -> list[PastRound]:
+    """What each finished round fed to the k clusters, and what became of log D there, on the same probes.
+
+    scores: of rounds 0..r; spoken: speech folders, those of rounds 0..r-1 last. A cluster's error takes the spread of its
+    probes' changes to be that of all clusters': a handful of probes cannot tell their own.
+    """
+    past = []
+    fed = spoken[len(spoken) - (len(scores) - 1) :]
+    for before, after, folder in zip(scores[:-1], scores[1:], fed, strict=True):
+        speech = shards.read_columns(folder, ["cluster", "seconds"])
+        seconds = np.bincount(speech["cluster"].to_numpy(), weights=speech["seconds"].to_numpy(), minlength=k)
+        pair = [pq.read_table(f / "probes.parquet").filter(pc.field("quarantined").is_null()) for f in (before, after)]
+        at = pc.index_in(pair[1]["id"], pair[0]["id"])
+        both = at.is_valid().to_numpy(zero_copy_only=False)
+        first, then = signal_of(pair[0], signal)[at.drop_null().to_numpy()], signal_of(pair[1], signal)[both]
+        change = np.log(np.maximum(then, FLOOR) / np.maximum(first, FLOOR))
+        cluster = pair[1]["cluster"].to_numpy()[both]
+        n, mean = np.bincount(cluster, minlength=k), means(change, cluster, k)
+        variance = float(((change - mean[cluster]) ** 2).sum() / max(len(change) - (n > 0).sum(), 1))
+        past.append(PastRound(seconds, mean, np.sqrt(variance / np.maximum(n, 1))))
+    return past
 
 
 def reserve_for(chosen: Selection, view: PoolView, rng: np.random.Generator) -> Selection:

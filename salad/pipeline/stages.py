@@ -15,16 +15,16 @@ from typing import Any
 import salad
 from salad import assets
 from salad.artifact import Manifest, make_key
-from salad.config import Config, load_config
+from salad.config import Config, Source, load_config
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
 from salad.plugins import fingerprint
 from salad.seeds import derive
-from salad.selectors.base import make_selector
-from salad.tts.base import make_engine
+from salad.selectors.base import SELECTORS, make_selector
+from salad.tts.base import ENGINES, make_engine
 
 Progress = Callable[[float], None]
-CODE_VERSION = f"{salad.__version__}/2"  # raise the number when a stage's bytes change for equal inputs
+CODE_VERSION = f"{salad.__version__}/3"  # raise the number when a stage's bytes change for equal inputs
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Run:
             parts |= self._part("select.budget")
         elif name in self.waves:
             parts |= self._part("score", "select.gamma", "select.target_ess")
-        parts["code"] = fingerprint(self.config.speech.engine)
+        parts["code"] = fingerprint("engine", self.config.speech.engine, ENGINES)
         return Stage(name, build, {**parts, "share": share}, inputs, total=budget, unit="s of speech")
 
     def _prepared(self, name: str, speech: str) -> Stage:
@@ -167,13 +167,19 @@ class Run:
 
         c, at = self.config, self._path
 
-        files = {name: size for source in c.pool.sources for name, size in pool.source_files(source).items()}
+        def files(sources: list[Source]) -> dict[str, int]:
+            return {name: size for source in sources for name, size in pool.source_files(source).items()}
 
         def passages(out: Path, progress: Progress) -> dict[str, Any]:
             return pool.build_pool(out, c, progress)
 
         def embeddings(out: Path, progress: Progress) -> dict[str, Any]:
             return embed.build_embeddings(out, c, at("pool"), progress)
+
+        def named_stage(name: str, sources: list[Source]) -> Stage:
+            parts = self._part("models.embedder", "train.dtype", "pool.min_words", "pool.max_words", f"select.{name}")
+            build = lambda out, progress: embed.build_named(out, c, sources, progress)  # noqa: E731
+            return Stage(name, build, {**parts, "files": files(sources)}, unit="texts")
 
         def clusters(out: Path, progress: Progress) -> dict[str, Any]:
             return cluster.build_clusters(out, c, at("embeddings"), progress)
@@ -191,10 +197,11 @@ class Run:
             Stage(
                 "pool",
                 passages,
-                {**self._part("pool", "interleave", "speech.engine", "speech.voice"), "files": files},
+                {**self._part("pool", "interleave", "speech.engine", "speech.voice"), "files": files(c.pool.sources)},
                 unit="passages",
             ),
             Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
+            *(named_stage(name, sources) for name, sources in self._named.items()),
             Stage("clusters", clusters, self._part("cluster"), ("embeddings",), unit="texts"),
             probes,
             heldout,
@@ -246,6 +253,12 @@ class Run:
         """Speech artefacts whose texts are taken, after so many rounds and waves of probes (None: all)."""
         natural = [] if self.config.natural.shards else ["natural"]
         return ["probe", "heldout", *natural, *self.waves[:waves], *(f"round-{r:03d}/speech" for r in range(rounds))]
+
+    @property
+    def _named(self) -> dict[str, list[Source]]:
+        """Texts beside the pool, by the stage that embeds them."""
+        select = self.config.select
+        return {name: found for name, found in (("evaluation", select.evaluation), ("target", select.target)) if found}
 
     def _wave(self, wave: int) -> list[Stage]:
         """Score the probes so far with Stage I's student, speak more where that leaves P_target least sure."""
@@ -305,11 +318,17 @@ class Run:
         spoken = self.spoken(rounds=r)
         known = f"probe-{len(self.waves)}/scores" if self.waves and r == 0 else None
 
+        scores = [f"round-{p:03d}/scores" for p in range(r + 1)]
+        aside = [name for name in spoken if "probe" in name or name == "heldout"]
+        trained = [name for name in spoken if name not in aside]
+        named = self._named
+
         def selection(out: Path, progress: Progress) -> dict[str, Any]:
-            folders = [at(name) for name in spoken]
-            return select.build_selection(
-                out, c, r, at("pool"), at("embeddings"), at("clusters"), at(f"{here}/scores"), folders, progress
-            )
+            inputs = select.Inputs(
+                at("pool"), at("embeddings"), at("clusters"), [at(n) for n in scores], [at(n) for n in aside],
+                [at(n) for n in trained], *(at(n) if n in named else None for n in ("evaluation", "target")),
+            )  # fmt: skip
+            return select.build_selection(out, c, r, inputs, progress)
 
         def chosen() -> Any:
             return select.selection_order(at(f"{here}/selection"), c.select.budget)
@@ -319,8 +338,8 @@ class Run:
             Stage(
                 f"{here}/selection",
                 selection,
-                {**self._part("select"), "code": fingerprint(c.select.selector)},
-                ("pool", "embeddings", "clusters", f"{here}/scores", *spoken),
+                {**self._part("select", "score.signal"), "code": fingerprint("selector", c.select.selector, SELECTORS)},
+                ("pool", "embeddings", "clusters", *scores, *spoken, *named),
                 unit="texts",
             ),
             self._speech(f"{here}/speech", chosen, (f"{here}/selection",), budget=c.select.budget),
@@ -356,7 +375,7 @@ def open_run(config: str | Path, overrides: dict[str, Any], at_least: int = 1) -
 
 def _check_names(config: Config) -> None:
     """Names that would only be looked up after minutes of work: SaladError at once when one is wrong."""
-    make_selector(config.select.selector)
+    make_selector(config.select.selector, config.select.options)
     make_engine(config.speech.engine, config.speech.voice)
     for name in filter(None, config.models.model_dump().values()):
         assets.check_name(name)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
 from salad import plugins
-from salad.errors import SaladError
+from salad.errors import SaladError, nearest
 
 SELECTORS = {
     "uniform": "salad.selectors.uniform:Uniform",
+    "proportional": "salad.selectors.proportional:Proportional",
     "importance": "salad.selectors.importance:Importance",
     "importance-diverse": "salad.selectors.importance_diverse:ImportanceDiverse",
+    "uncertainty": "salad.selectors.uncertainty:Uncertainty",
+    "bandit": "salad.selectors.bandit:Bandit",
+    "crisp": "salad.selectors.crisp:Crisp",
 }
 
 
@@ -25,6 +32,16 @@ class ClusterTable:
     p_target: np.ndarray  # P_target ∝ P_web · D^γ: the share of the budget it should get
     divergence: np.ndarray  # estimated mean D of its texts, nats (what P_target follows from)
     divergence_se: np.ndarray  # standard error of that
+    centroids: np.ndarray  # (K, d) float32
+
+
+@dataclass(frozen=True)
+class PastRound:
+    """What a finished round fed to each cluster, and what became of D there: each (K,)."""
+
+    seconds: np.ndarray  # of speech
+    change: np.ndarray  # of log D, after less before, on the same probes; NaN where a cluster has none
+    change_se: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -38,13 +55,35 @@ class PoolView:
     predicted_se: np.ndarray  # (N,)
     content_divergence: np.ndarray  # (N,) nats: the same, were as much of each text heard and read as of the average one
     est_seconds: np.ndarray  # (N,) seconds of speech that a text costs
-    taken: np.ndarray  # (N,) bool: probes, held-out texts, natural speech, earlier rounds
+    taken: np.ndarray  # (N,) bool: never to be chosen (spoken before, set aside to measure, or near such a text)
+    trained: np.ndarray  # (N,) bool: of those, what the student already learns from: natural speech, earlier rounds
     clusters: ClusterTable
+    history: Sequence[PastRound] = ()  # finished rounds, first to last
+    target: np.ndarray | None = None  # (m, d) float32, unit length: `select.target`, texts to become good at
 
     @property
     def free(self) -> np.ndarray:
         """Indices that may be selected."""
         return np.flatnonzero(~self.taken)
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """(N,) uint64, a hash of each id."""
+        import xxhash
+
+        return np.fromiter((xxhash.xxh3_64_intdigest(i.encode()) for i in self.ids.tolist()), np.uint64, len(self.ids))
+
+    def uniform(self, rng: np.random.Generator) -> np.ndarray:
+        """(N,) numbers in (0, 1), one a text: of its id and one draw of `rng`, so the pool's order does not matter.
+
+        The finaliser of SplitMix64 (Steele, Lea and Flood 2014). Another call gives other numbers.
+        """
+        z = self.keys + rng.integers(2**64, dtype=np.uint64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z ^= z >> np.uint64(shift)
+            z *= np.uint64(factor)
+        z ^= z >> np.uint64(31)
+        return np.asarray(((z >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
 
 
 @dataclass(frozen=True)
@@ -57,69 +96,39 @@ class Selection:
     """Chosen rows in rank order, with the probability that each had and a reason a person can read."""
 
     indices: np.ndarray  # (n,) int64
-    probabilities: np.ndarray  # (n,) float64
+    probabilities: np.ndarray  # (n,) of being the first text drawn; 1 where nothing is drawn
     reasons: list[str] = field(default_factory=list)
 
 
 class Selector(Protocol):
-    """Chooses free texts whose est_seconds sum to at most the budget. Deterministic given `rng`."""
+    """Chooses free texts whose est_seconds sum to at most the budget. Deterministic given `rng`.
+
+    What holds for every strategy is done around it, in `choose.py`: it is asked only when a text is free, its choice is
+    checked, near repeats are dropped and it is asked again for the seconds they leave.
+    """
 
     name: str
 
     def select(self, pool: PoolView, budget: Budget, rng: np.random.Generator) -> Selection: ...
 
 
-def make_selector(name: str) -> Selector:
-    """The strategy by name or `file.py:Class`; SaladError lists the known ones and the nearest."""
-    selector: Selector = plugins.find("selector", name, SELECTORS)()
-    if not callable(getattr(selector, "select", None)):
-        raise SaladError(f"selector '{name}' has no method select(pool, budget, rng)", "see docs/selectors.md")
-    return selector
+def make_selector(name: str, options: Mapping[str, Any] | None = None) -> Selector:
+    """The strategy by name, `file.py:Class` or `package.module:Class`, made with `options`.
 
-
-def take_within(order: np.ndarray, est_seconds: np.ndarray, budget: float) -> np.ndarray:
-    """Positions of `order` that fit the budget, first come first served.
-
-    What no longer fits is passed over, so the end of the budget is filled with shorter texts.
+    SaladError for an unknown name (with the known ones and the nearest), an unknown option, or a class that is no selector.
     """
-    costs = est_seconds[order].astype(np.float64)
-    whole = np.searchsorted(np.cumsum(costs), budget, side="right")
-    taken = list(range(whole))
-    left = budget - costs[:whole].sum()
-    shortest = costs.min(initial=np.inf)
-    for i in range(whole, len(order)):
-        if left < shortest:
-            break
-        if costs[i] <= left:
-            taken.append(i)
-            left -= costs[i]
-    return np.array(taken, dtype=np.int64)
-
-
-def check_selection(chosen: Selection, pool: PoolView, budget: Budget, name: str) -> None:
-    """Stop a selector that breaks the contract: SaladError says which row and how."""
-    n = len(pool.ids)
-    indices = np.asarray(chosen.indices)
-
-    def refuse(what: str) -> None:
-        raise SaladError(f"selector '{name}' {what}", "mend the selector; nothing was spent")
-
-    if indices.ndim != 1 or (len(indices) and not np.issubdtype(indices.dtype, np.integer)):
-        refuse("did not return a 1-d array of integer indices")
-    if len(chosen.probabilities) != len(indices) or len(chosen.reasons) != len(indices):
-        refuse(f"returned {len(indices)} indices, {len(chosen.probabilities)} probabilities, {len(chosen.reasons)} reasons")
-    seen: set[int] = set()
-    for row, i in enumerate(indices.tolist()):
-        if not 0 <= i < n:
-            refuse(f"returned index {i} in row {row}; the pool has {n} texts")
-        if pool.taken[i]:
-            refuse(f"returned text {pool.ids[i]} in row {row}, which is already taken")
-        if i in seen:
-            refuse(f"returned text {pool.ids[i]} twice, again in row {row}")
-        seen.add(i)
-        if not np.isfinite(chosen.probabilities[row]):
-            refuse(f"returned probability {chosen.probabilities[row]} in row {row}")
-    spent = np.cumsum(pool.est_seconds[indices].astype(np.float64))
-    if len(spent) and spent[-1] > budget.seconds + 1e-6:
-        row = int(np.searchsorted(spent, budget.seconds, side="right"))
-        refuse(f"overspends in row {row}: {spent[-1]:.1f} s of {budget.seconds:.1f} s")
+    kind = plugins.find("selector", name, SELECTORS)
+    options = options or {}
+    try:
+        inspect.signature(kind).bind(**options)
+    except TypeError as e:
+        known = list(inspect.signature(kind).parameters)
+        wrong = next((o for o in options if o not in known), None)
+        said = f"has no option '{wrong}'{nearest(wrong, known)}" if wrong else f"cannot be made ({e})"
+        raise SaladError(f"selector '{name}' {said}", f"select.options: {', '.join(known) or 'it has none'}") from e
+    except ValueError:  # no signature: made of C
+        pass
+    selector: Selector = kind(**options)
+    if not callable(getattr(selector, "select", None)) or not isinstance(getattr(selector, "name", None), str):
+        raise SaladError(f"selector '{name}' needs a `name` and a method select(pool, budget, rng)", "see docs/selectors.md")
+    return selector

@@ -1,65 +1,43 @@
-"""What every built-in strategy keeps to, and what each promises of its own."""
+"""What each built-in strategy promises of its own; the contract that all keep is `test_contract.py`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from salad.errors import SaladError
-from salad.selectors.base import SELECTORS, Budget, ClusterTable, PoolView, Selection, check_selection, make_selector, take_within
+from salad.selectors.bandit import yields
+from salad.selectors.base import SELECTORS, Budget, PastRound, PoolView, Selection, make_selector
+from salad.selectors.choose import choose
+from salad.selectors.testing import example_pool, reorder
 
 K = 6
 
 
-def make_pool(n: int = 600, seed: int = 0, p_target: np.ndarray | None = None, seconds: tuple[float, float] = (2, 8)) -> PoolView:
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(n, 8))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cluster = rng.integers(0, K, n).astype(np.int32)
-    p_web = np.bincount(cluster, minlength=K) / n
-    d = np.linspace(0.5, 2, K)
-    target = p_web * d**5 if p_target is None else p_target
-    return PoolView(
-        ids=np.array([f"t{i}" for i in range(n)]),
-        embeddings=vectors.astype(np.float16),
-        cluster=cluster,
-        predicted_divergence=rng.uniform(0, 2, n).astype(np.float32),
-        predicted_se=np.full(n, 0.1, np.float32),
-        content_divergence=rng.uniform(0.5, 3.0, n).astype(np.float32),
-        est_seconds=rng.uniform(*seconds, n).astype(np.float32),
-        taken=rng.random(n) < 0.2,
-        clusters=ClusterTable(p_web, target / target.sum(), d, np.full(K, 0.1)),
-    )
+def chosen_by(name: str, pool: PoolView, seconds: float, seed: int = 0, **options: object) -> Selection:
+    return choose(make_selector(name, options), pool, Budget(seconds), np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("name", SELECTORS)
-@pytest.mark.parametrize("budget", [1.0, 30.0, 300.0, 5_000.0])
-def test_contract(name: str, budget: float) -> None:
-    pool = make_pool()
-    chosen = make_selector(name).select(pool, Budget(budget), np.random.default_rng(1))
-    check_selection(chosen, pool, Budget(budget), name)
-    again = make_selector(name).select(pool, Budget(budget), np.random.default_rng(1))
-    assert chosen.indices.tolist() == again.indices.tolist()
-    other = make_selector(name).select(pool, Budget(budget), np.random.default_rng(2))
-    if 10 < budget < 1000:
-        assert chosen.indices.tolist() != other.indices.tolist()
-    supply = float(pool.est_seconds[pool.free].sum())
-    spent = float(pool.est_seconds[chosen.indices].sum())
-    if 30 <= budget <= supply:
-        assert spent >= 0.9 * budget
-    if budget > supply:
-        assert len(chosen.indices) == len(pool.free), "a budget above the pool takes all of it"
+def test_a_strategy_that_draws_depends_on_the_seed() -> None:
+    pool = example_pool()
+    deterministic = {"uncertainty", "facility-location"}
+    for name in SELECTORS:
+        first, other = (set(chosen_by(name, pool, 300.0, seed).indices.tolist()) for seed in (1, 2))
+        assert (first == other) == (name in deterministic), name
 
 
-@pytest.mark.parametrize("name", SELECTORS)
-def test_nothing_free_gives_nothing(name: str) -> None:
-    pool = make_pool(50)
-    pool.taken[:] = True
-    assert len(make_selector(name).select(pool, Budget(100.0), np.random.default_rng(0)).indices) == 0
+@pytest.mark.parametrize("name", [n for n in SELECTORS if n != "crisp"])
+def test_the_budget_is_used_up(name: str) -> None:
+    pool = example_pool()
+    for seconds in (30.0, 300.0, 1_000.0):
+        chosen = chosen_by(name, pool, seconds)
+        spent = float(pool.est_seconds[chosen.indices].sum())
+        left = ~pool.taken
+        left[chosen.indices] = False
+        assert spent > seconds - max(2.0, float(pool.est_seconds[left].min())), "a text that fits was left"
+    assert len(chosen_by(name, pool, 5_000.0).indices) == len(pool.free), "a budget above the pool takes all of it"
 
 
 def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
@@ -71,9 +49,8 @@ def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("name", "distribution"), [("uniform", "p_web"), ("importance", "p_target")])
 def test_clusters_are_drawn_with_their_probabilities(name: str, distribution: str) -> None:
-    pool = make_pool(60_000, seconds=(5, 5))
-    pool.taken[:] = False
-    first = np.concatenate([make_selector(name).select(pool, Budget(500.0), np.random.default_rng(s)).indices for s in range(20)])
+    pool = example_pool(60_000, seconds=(5, 5), taken=0)
+    first = np.concatenate([chosen_by(name, pool, 500.0, seed).indices for seed in range(20)])
     counts = np.bincount(pool.cluster[first], minlength=K)
     assert chi_square(counts, getattr(pool.clusters, distribution)) > 1e-3
     wrong = pool.clusters.p_target if distribution == "p_web" else pool.clusters.p_web
@@ -81,9 +58,9 @@ def test_clusters_are_drawn_with_their_probabilities(name: str, distribution: st
 
 
 def test_importance_diverse_keeps_the_quotas_and_spreads_out() -> None:
-    pool = make_pool(6_000, seconds=(4, 4))
-    diverse = make_selector("importance-diverse").select(pool, Budget(800.0), np.random.default_rng(0)).indices
-    plain = make_selector("importance").select(pool, Budget(800.0), np.random.default_rng(0)).indices
+    pool = example_pool(6_000, seconds=(4, 4))
+    diverse = chosen_by("importance-diverse", pool, 800.0).indices
+    plain = chosen_by("importance", pool, 800.0).indices
     share = np.bincount(pool.cluster[diverse], minlength=K) / len(diverse)
     np.testing.assert_allclose(share, pool.clusters.p_target, atol=0.02)
 
@@ -99,51 +76,95 @@ def test_importance_diverse_keeps_the_quotas_and_spreads_out() -> None:
 
 
 def test_an_exhausted_cluster_gives_its_share_to_the_others() -> None:
-    target = np.array([0.96, 0.04, 0, 0, 0, 0])
-    pool = make_pool(600, p_target=target, seconds=(4, 4))
+    pool = example_pool(600, seconds=(4, 4))
+    share = np.array([1 - 1e-6, 1e-6, 0, 0, 0, 0])
+    pool = replace(pool, clusters=replace(pool.clusters, p_target=share), history=())
     only = int(((pool.cluster == 0) & ~pool.taken).sum())
-    for name in ("importance", "importance-diverse"):
-        chosen = make_selector(name).select(pool, Budget(4.0 * (only + 10)), np.random.default_rng(0)).indices
+    for name in ("importance", "importance-diverse", "bandit"):
+        chosen = chosen_by(name, pool, 4.0 * (only + 10)).indices
         assert np.bincount(pool.cluster[chosen], minlength=K).tolist() == [only, 10, 0, 0, 0, 0]
 
 
-@given(st.lists(st.floats(0.1, 20), max_size=40), st.floats(0, 200))
-def test_take_within_never_exceeds_and_leaves_no_room(costs: list[float], budget: float) -> None:
-    est = np.array(costs, dtype=np.float32)
-    order = np.arange(len(est))
-    taken = take_within(order, est, budget)
-    spent = est[taken].astype(np.float64).sum()
-    assert spent <= budget + 1e-6
-    left = np.setdiff1d(order, taken)
-    assert all(est[i] > budget - spent - 1e-6 for i in left)
+def test_proportional_is_the_pool_in_small() -> None:
+    pool = example_pool(6_000, seconds=(4, 4), taken=0)
+    chosen = chosen_by("proportional", pool, 1_200.0).indices
+    seconds = np.bincount(pool.cluster[chosen], minlength=K) * 4.0
+    assert np.abs(seconds - 1_200 * pool.clusters.p_web).max() <= 8.0
+
+
+def test_uncertainty_takes_the_highest_and_breaks_ties_by_seed() -> None:
+    pool = example_pool(500, seconds=(4, 4))
+    chosen = chosen_by("uncertainty", pool, 80.0).indices
+    left = np.setdiff1d(pool.free, chosen)
+    assert len(chosen) == 20
+    assert pool.content_divergence[chosen].min() >= pool.content_divergence[left].max()
+    even = replace(pool, content_divergence=np.ones(500, np.float32))
+    sets = [set(chosen_by("uncertainty", even, 80.0, seed).indices.tolist()) for seed in range(3)]
+    assert len(sets[0] | sets[1] | sets[2]) > 40, "equal texts are drawn, not taken by row"
+
+
+def test_crisp_resamples_the_pool_to_look_like_the_target() -> None:
+    pool = example_pool(30_000, seconds=(4, 4), taken=0)
+    target = np.concatenate([np.repeat(pool.clusters.centroids[[1]], 30, 0), np.repeat(pool.clusters.centroids[[4]], 10, 0)])
+    pool = replace(pool, target=target)
+    counts = np.bincount(pool.cluster[chosen_by("crisp", pool, 4_000.0).indices], minlength=K)
+    assert counts.sum() == counts[1] + counts[4]
+    assert abs(counts[1] / counts.sum() - 0.75) < 0.05
+    half = np.bincount(pool.cluster[chosen_by("crisp", pool, 4_000.0, generic=0.5).indices], minlength=K)
+    np.testing.assert_allclose(half / half.sum(), 0.5 * np.array([0, 0.75, 0, 0, 0.25, 0]) + 0.5 * pool.clusters.p_web, atol=0.05)
+    with pytest.raises(SaladError, match="name texts to become good at"):
+        chosen_by("crisp", replace(pool, target=None), 100.0)
+
+
+def test_bandit_turns_away_from_what_was_fed_and_did_not_improve() -> None:
+    p_web = np.full(K, 1 / K)
+    seconds = np.array([400.0, 400.0, 100.0, 50.0, 25.0, 25.0])
+    fall = 0.05 + 0.1 * seconds / seconds.sum() / p_web
+    stuck = fall.copy()
+    stuck[0] = 0.05  # as much as what was not fed
+    mean, sd = yields([PastRound(seconds, -stuck, np.full(K, 0.01))], p_web, spread=0.5)
+    assert mean[0] < 0.6
+    assert mean[1] > 1.1
+    assert sd[0] < 0.2 < 0.4 < sd[5], "a cluster that was hardly fed tells little"
+    vague, _ = yields([PastRound(seconds, -stuck, np.full(K, 1.0))], p_web, spread=0.5)
+    assert np.abs(vague - 1).max() < 0.05, "errors as large as that say nothing"
+
+    pool = example_pool(6_000, seconds=(4, 4))
+    table = replace(pool.clusters, p_web=p_web, p_target=p_web)
+    pool = replace(pool, clusters=table, history=[PastRound(seconds, -stuck, np.full(K, 0.01))])
+    for rule in ("thompson", "ucb", "mean"):
+        counts = np.bincount(pool.cluster[chosen_by("bandit", pool, 1_200.0, rule=rule).indices], minlength=K)
+        assert counts[0] < 0.7 * counts[1], rule
+
+
+def test_bandit_learns_nothing_from_a_round_that_helped_nowhere_more_than_elsewhere() -> None:
+    p_web = np.full(K, 1 / K)
+    seconds = np.arange(1.0, K + 1)
+    for change in (np.full(K, -0.1), seconds / 100):
+        mean, _ = yields([PastRound(seconds, change, np.full(K, 0.01))], p_web, spread=0.5)
+        np.testing.assert_allclose(mean, 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("chosen", "said"),
+    ("name", "options", "said"),
     [
-        (Selection(np.array([1, 1]), np.ones(2), ["", ""]), "twice, again in row 1"),
-        (Selection(np.array([1, 999]), np.ones(2), ["", ""]), "index 999 in row 1"),
-        (Selection(np.array([-1]), np.ones(1), [""]), "index -1 in row 0"),
-        (Selection(np.array([0]), np.ones(1), [""]), "already taken"),
-        (Selection(np.array([1]), np.array([np.nan]), [""]), "probability nan in row 0"),
-        (Selection(np.array([1, 2, 3]), np.ones(3), ["", "", ""]), "overspends in row 2"),
-        (Selection(np.array([1]), np.ones(2), [""]), "2 probabilities"),
-        (Selection(np.array([1.5]), np.ones(1), [""]), "integer"),
+        ("bandit", {"rule": "greedy"}, "unknown rule 'greedy'"),
+        ("bandit", {"spread": 0}, "spread is 0"),
+        ("bandit", {"spraed": 1}, "has no option 'spraed'; did you mean 'spread'"),
+        ("crisp", {"generic": 2}, "generic is 2"),
+        ("uniform", {"x": 1}, "has no option 'x'.*it has none"),
     ],
 )
-def test_a_broken_selector_is_stopped(chosen: Selection, said: str) -> None:
-    pool = make_pool(10, seconds=(4, 4))
-    pool.taken[:] = [True] + [False] * 9
+def test_options_are_checked(name: str, options: dict[str, object], said: str) -> None:
     with pytest.raises(SaladError, match=said):
-        check_selection(chosen, pool, Budget(8.5), "mine")
+        make_selector(name, options)
 
 
-def test_unknown_names_and_files(tmp_path: Path) -> None:
-    with pytest.raises(SaladError, match="unknown selector 'importence'; did you mean 'importance'"):
-        make_selector("importence")
-    with pytest.raises(SaladError, match="no file"):
-        make_selector("nowhere.py:Mine")
-    (tmp_path / "mine.py").write_text("class Mine:\n    name = 'mine'\n    def select(self, pool, budget, rng): ...\n")
-    assert make_selector(f"{tmp_path}/mine.py:Mine").name == "mine"
-    with pytest.raises(SaladError, match="cannot be loaded"):
-        make_selector(f"{tmp_path}/mine.py:Other")
+def test_reordering_keeps_what_belongs_together() -> None:
+    pool = example_pool(50)
+    order = np.random.default_rng(0).permutation(50)
+    mixed = reorder(pool, order)
+    assert mixed.ids[3] == pool.ids[order[3]]
+    assert mixed.keys[3] == pool.keys[order[3]]
+    first, again = mixed.uniform(np.random.default_rng(5)), pool.uniform(np.random.default_rng(5))
+    np.testing.assert_array_equal(first, again[order])
