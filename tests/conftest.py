@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,13 @@ def fake_config_path(tmp_path: Path, fake_models: dict[str, str]) -> Path:
     from tests.fakes import write_config
 
     return write_config(tmp_path, fake_models)
+
+
+@pytest.fixture(scope="session")
+def example_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that examples/custom_selector was installed into: put it on PYTHONPATH."""
+    source, installed = tmp_path_factory.mktemp("example") / "custom_selector", tmp_path_factory.mktemp("installed")
+    shutil.copytree(Path(__file__).parents[1] / "examples" / "custom_selector", source)
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", str(installed), str(source)], check=True)
+    return installed

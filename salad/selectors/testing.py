@@ -118,18 +118,18 @@ def does_not_depend_on_the_order_of_the_pool(make: Make) -> None:
 
 
 def takes_an_empty_pool(make: Make) -> None:
-    assert len(_choose(make, example_pool(n=0), 10.0).indices) == 0
+    assert len(_choose(make, example_pool(n=0), 10.0).indices) == 0, "something was chosen of nothing"
     assert len(_choose(make, example_pool(n=20, taken=1.1), 10.0).indices) == 0, "every text was taken"
 
 
 def takes_one_text(make: Make) -> None:
     pool = example_pool(n=1, k=1, taken=0.0)
     assert len(_choose(make, pool, 1.0).indices) == 0, "it costs 2 s at least"
-    assert _choose(make, pool, 10.0).indices.tolist() == [0]
+    assert _choose(make, pool, 10.0).indices.tolist() == [0], "the one text fits and was not chosen"
 
 
 def takes_one_cluster(make: Make) -> None:
-    assert len(_choose(make, example_pool(n=100, k=1), 50.0).indices) > 0
+    assert len(_choose(make, example_pool(n=100, k=1), 50.0).indices) > 0, "nothing was chosen"
 
 
 def takes_an_empty_cluster(make: Make) -> None:
@@ -137,7 +137,7 @@ def takes_an_empty_cluster(make: Make) -> None:
     kept = reorder(pool, np.flatnonzero(pool.cluster != 2))
     exhausted = replace(pool, taken=pool.taken | (pool.cluster == 2))
     for view in (kept, exhausted):
-        assert len(_choose(make, view, 50.0).indices) > 0
+        assert len(_choose(make, view, 50.0).indices) > 0, "nothing was chosen"
 
 
 def takes_scores_that_are_all_equal(make: Make) -> None:
@@ -147,12 +147,12 @@ def takes_scores_that_are_all_equal(make: Make) -> None:
     same = replace(pool, predicted_divergence=even, content_divergence=even, est_seconds=4 * even, clusters=table)
     twins = replace(same, embeddings=np.repeat(pool.embeddings[:1], 200, axis=0))
     for view in (same, twins):
-        chosen = _choose(make, view, 60.0)
-        assert 0 < len(chosen.indices) <= 15
+        n = len(_choose(make, view, 60.0).indices)
+        assert 0 < n <= 15, f"{n} texts of 4 s for 60 s, where all texts score alike"
 
 
 def takes_a_first_round(make: Make) -> None:
-    assert len(_choose(make, replace(example_pool(n=200), history=()), 50.0).indices) > 0
+    assert len(_choose(make, replace(example_pool(n=200), history=()), 50.0).indices) > 0, "nothing was chosen"
 
 
 def refuses_scores_that_are_not_numbers(make: Make) -> None:
@@ -167,7 +167,7 @@ def refuses_scores_that_are_not_numbers(make: Make) -> None:
 def takes_a_budget_above_the_pool(make: Make) -> None:
     pool = example_pool(n=120)
     chosen = _choose(make, pool, 1e6)
-    assert 0 < len(chosen.indices) <= len(pool.free)
+    assert 0 < len(chosen.indices) <= len(pool.free), "nothing was chosen"
 
 
 def explains_every_text(make: Make) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
@@ -77,8 +78,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
 
 
 @pytest.fixture(scope="module")
-def served(server: Env, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
-    """… and `salad serve`."""
+def served(server: Env, example_plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
+    """… and `salad serve`, where the example plug-in is installed."""
+    server = {**server, "PYTHONPATH": str(example_plugin)}
     log = tmp_path_factory.mktemp("serve") / "serve.log"
     with SyncPrefectClient(api=server["PREFECT_API_URL"]) as client, started(["salad", "serve"], server, log):
 
@@ -141,6 +143,13 @@ def test_the_literal_command_runs_a_round(served: Env, fake_config_path: Path) -
     _, artifacts, tasks = shown_of(served, fake_config_path)
     assert [t.state.message for t in tasks if t.state] == ["already done"] * len(stages)
     assert {a.type for a in artifacts} == {"table", "markdown"}
+
+
+def test_a_plugin_chooses_when_a_parameter_names_it(served: Env, fake_config_path: Path) -> None:
+    done = prefect(f"deployment run salad-round --param config={fake_config_path} --param selector=novel --watch", served)
+    assert done.returncode == 0, done.stdout
+    folder = Store(load_config(fake_config_path).run_dir).path("round-000/selection")
+    assert set(pq.read_table(folder / "selection.parquet")["selector"].to_pylist()) == {"novel"}
 
 
 def test_what_goes_wrong_in_a_stage_ends_the_flow_run_in_one_line(
