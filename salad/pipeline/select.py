@@ -23,7 +23,7 @@ from salad.pipeline.schema import SELECTION
 from salad.pipeline.synthesize import Order, turned_down
 from salad.seeds import generator
 from salad.selectors.base import Budget, ClusterTable, PastRound, PoolView, Selection, make_selector
-from salad.selectors.choose import choose, near_any
+from salad.selectors.choose import RepeatCap, choose, near_any
 
 RESERVE = 0.5  # reserve texts per chosen text of a cluster, at least RESERVE_LEAST
 RESERVE_LEAST = 4
@@ -63,7 +63,8 @@ def build_selection(out: Path, config: Config, round_: int, inputs: Inputs, prog
             "raise select.budget above the shortest text",
         )
     texts = read_pool(inputs.pool)
-    reserve = reserve_for(chosen, view, generator(config.seed, "reserve", round_, selector.name))
+    rng = generator(config.seed, "reserve", round_, selector.name)
+    reserve = reserve_for(chosen, view, rng, config.select.near, config.select.repeats)
     n = len(chosen.indices)
     pq.write_table(_rows(chosen, view, texts, selector.name, round_, 0), out / "selection.parquet", compression="zstd")
     pq.write_table(_rows(reserve, view, texts, selector.name, round_, n), out / "reserve.parquet", compression="zstd")
@@ -156,18 +157,27 @@ def past_rounds(scores: list[Path], spoken: list[Path], signal: str, k: int) -> 
     return past
 
 
-def reserve_for(chosen: Selection, view: PoolView, rng: np.random.Generator) -> Selection:
-    """Free texts of the same clusters, drawn uniformly, for what quality control will turn down."""
+def reserve_for(
+    chosen: Selection, view: PoolView, rng: np.random.Generator, near: float | None = None, repeats: int = 1
+) -> Selection:
+    """Free texts of the same clusters, drawn uniformly, for what quality control will turn down.
+
+    near, repeats: as in `choose`; they are near neither what is chosen nor each other.
+    """
     free = ~view.taken
     free[chosen.indices] = False
+    cap = None if near is None else RepeatCap(view, near, repeats)
+    if cap:
+        cap.add(chosen.indices)
     rows: list[np.ndarray] = []
     reasons: list[str] = []
     clusters, counts = np.unique(view.cluster[chosen.indices], return_counts=True)
     for cluster, count in zip(clusters.tolist(), counts.tolist(), strict=True):
-        members = np.flatnonzero(free & (view.cluster == cluster))
-        n = min(max(RESERVE_LEAST, int(np.ceil(RESERVE * count))), len(members))
-        rows.append(rng.permutation(members)[:n])
-        reasons += [f"reserve of cluster {cluster}"] * n
+        members = rng.permutation(np.flatnonzero(free & (view.cluster == cluster)))
+        n = max(RESERVE_LEAST, int(np.ceil(RESERVE * count)))
+        members = members[: 2 * n]  # a few more than wanted, for those that the cap turns away
+        rows.append((members[cap.keep(members)] if cap else members)[:n])
+        reasons += [f"reserve of cluster {cluster}"] * len(rows[-1])
     indices = np.concatenate(rows) if rows else np.zeros(0, np.int64)
     return Selection(indices, np.full(len(indices), np.nan), reasons)
 

@@ -23,7 +23,7 @@ def choose(
     SaladError when the pool or the choice breaks the contract.
     """
     check_pool(pool)
-    cap = None if near is None else _RepeatCap(pool, near, repeats)
+    cap = None if near is None else RepeatCap(pool, near, repeats)
     asked = replace(pool, taken=pool.taken.copy(), trained=pool.trained.copy())  # grow as texts are kept and dropped
     left = budget.seconds
     chosen = Selection(np.zeros(0, np.int64), np.zeros(0), [])
@@ -59,15 +59,15 @@ def near_any(vectors: np.ndarray, others: np.ndarray, cosine: float) -> np.ndarr
     return found
 
 
-class _RepeatCap:
-    """Counts, for each text that comes, those near it that were kept before, the trained ones first among them."""
+class RepeatCap:
+    """Counts, for each text that comes, those near it that were kept before or are trained on."""
 
     def __init__(self, pool: PoolView, near: float, repeats: int) -> None:
         import faiss
 
         self.pool, self.near, self.repeats = pool, near - ROUNDING, repeats
         self.index = faiss.IndexFlatIP(pool.embeddings.shape[1])
-        self._add(np.flatnonzero(pool.trained))
+        self.add(np.flatnonzero(pool.trained))
 
     def keep(self, rows: np.ndarray) -> np.ndarray:
         """(n,) bool: which of the rows, in this order, may stay."""
@@ -85,10 +85,10 @@ class _RepeatCap:
             earlier = others[limits[i] : limits[i + 1]]
             near = int(before[i + 1] - before[i]) + int(kept[earlier[earlier < i]].sum())
             kept[i] = near < self.repeats
-        self._add(rows[kept])
+        self.add(rows[kept])
         return kept
 
-    def _add(self, rows: np.ndarray) -> None:
+    def add(self, rows: np.ndarray) -> None:
         if len(rows):
             self.index.add(self._vectors(rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from salad.errors import SaladError
 from salad.pipeline.embed import load_embeddings
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import PROBE_SCORES
-from salad.pipeline.select import Inputs, past_rounds, pool_view, taken_ids
+from salad.pipeline.select import Inputs, past_rounds, pool_view, reserve_for, taken_ids
 from salad.pipeline.stages import Run
-from salad.selectors.choose import ROUNDING
+from salad.selectors.base import Budget
+from salad.selectors.choose import ROUNDING, choose
+from salad.selectors.testing import example_pool
+from salad.selectors.uniform import Uniform
 from tests.fakes import WORDS
 
 OUT_OF_POOL = [" ".join(words.split()[:8]) for words in WORDS.values()]
@@ -119,6 +123,17 @@ def test_a_source_without_text_is_a_clear_error(fake_config_path: Path, tmp_path
     run = Run(load_config(fake_config_path, {"select.evaluation": [{"dataset": str(empty)}]}))
     with pytest.raises(SaladError, match=r"no text in .*empty\.jsonl"):
         until(run, "evaluation")
+
+
+def test_the_reserve_is_near_neither_the_chosen_nor_itself() -> None:
+    pool = example_pool(60, k=2, taken=0)
+    pool = replace(pool, embeddings=np.repeat(pool.embeddings[::4], 4, axis=0))  # every text stands there four times
+    chosen = choose(Uniform(), pool, Budget(25.0), np.random.default_rng(0), near=0.99)
+    reserve = reserve_for(chosen, pool, np.random.default_rng(0), near=0.99)
+    used = np.concatenate([chosen.indices, reserve.indices]) // 4
+    assert len(reserve.indices) > 4
+    assert len(set(used.tolist())) == len(used)
+    assert len(reserve_for(chosen, pool, np.random.default_rng(0)).indices) >= len(reserve.indices)
 
 
 def test_past_rounds_compare_the_same_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
