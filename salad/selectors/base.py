@@ -19,6 +19,9 @@ SELECTORS = {
     "importance": "salad.selectors.importance:Importance",
     "importance-diverse": "salad.selectors.importance_diverse:ImportanceDiverse",
     "uncertainty": "salad.selectors.uncertainty:Uncertainty",
+    "kcenter": "salad.selectors.kcenter:KCenter",
+    "facility-location": "salad.selectors.facility_location:FacilityLocation",
+    "kmeans++": "salad.selectors.kmeans_plus_plus:KMeansPlusPlus",
     "bandit": "salad.selectors.bandit:Bandit",
     "crisp": "salad.selectors.crisp:Crisp",
 }

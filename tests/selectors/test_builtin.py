@@ -22,7 +22,7 @@ def chosen_by(name: str, pool: PoolView, seconds: float, seed: int = 0, **option
 
 def test_a_strategy_that_draws_depends_on_the_seed() -> None:
     pool = example_pool()
-    deterministic = {"uncertainty", "facility-location"}
+    deterministic = {"uncertainty", "kcenter", "facility-location"}  # the pool has texts trained on to start from
     for name in SELECTORS:
         first, other = (set(chosen_by(name, pool, 300.0, seed).indices.tolist()) for seed in (1, 2))
         assert (first == other) == (name in deterministic), name
