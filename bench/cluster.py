@@ -30,7 +30,7 @@ from vectors import clustered
 K, MOST, ITERATIONS = 128, 1.05, 20
 TIME, MEMORY, INERTIA, GROWTH = 2.0, 2.5, 1.03, 12.0  # the limits
 SEEDS = (0, 1, 2)
-console = Console(highlight=False)
+console = Console(highlight=False, width=130)
 
 
 def points(data: str) -> np.ndarray:

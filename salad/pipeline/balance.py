@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -26,6 +30,7 @@ SWEEPS = 8  # of price corrections on all points
 BLOCK = 4_096  # rows turned into float32 at a time
 BATCH = 32_768  # rows moved at a time
 
+Each = Callable[..., Iterator[Any]]  # as `map`
 Nearest = tuple[np.ndarray, np.ndarray, np.ndarray]  # best cluster, second best, how much better; (N,) each
 
 
@@ -41,9 +46,10 @@ def balanced_kmeans(
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(x), min(len(x), SAMPLE * k), replace=False))
     sample = np.asarray(x[drawn], np.float32)[rng.permutation(len(drawn))]
-    centroids, prices = _fit(sample, k, max_over_mean, iterations, rng)
-    sums = np.zeros(centroids.shape)
-    nearest = _nearest(x, centroids, prices, sums, progress)
+    with _threads() as each:
+        centroids, prices = _fit(sample, k, max_over_mean, iterations, rng, each)
+        sums = np.zeros(centroids.shape)
+        nearest = _nearest(x, centroids, prices, sums, each, progress)
     capacity = max(math.floor(max_over_mean * len(x) / k), math.ceil(len(x) / k))
     assignment, regret, prices = _settle(nearest, prices, capacity)
     _repair(x, assignment, regret, centroids, prices, capacity)
@@ -56,7 +62,19 @@ def balanced_kmeans(
     return assignment, np.where(sizes > 0, sums / np.maximum(sizes, 1), centroids).astype(np.float32)
 
 
-def _fit(sample: np.ndarray, k: int, ratio: float, iterations: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+@contextmanager
+def _threads() -> Iterator[Each]:
+    """`map` over blocks, a block a thread with BLAS on one each: two threads on one small product mostly wait."""
+    import faiss
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(faiss.omp_get_max_threads()) as workers:
+        yield workers.map
+
+
+def _fit(
+    sample: np.ndarray, k: int, ratio: float, iterations: int, rng: np.random.Generator, each: Each
+) -> tuple[np.ndarray, np.ndarray]:
     """Lloyd's iterations on the sample, the later ones at prices, from the best of some starts. Centroids (k, d), prices (k,)."""
     few, many = PRICED * k, max(PRICED * k, 2**22 // k)
 
@@ -66,7 +84,8 @@ def _fit(sample: np.ndarray, k: int, ratio: float, iterations: int, rng: np.rand
             if i >= PLAIN * iterations:
                 start = i * few % max(len(sample) - few + 1, 1)
                 prices = _prices(sample[start : start + few], centroids, ratio)
-            best = [_best(_scores(y, centroids, prices)) for y in _blocks(sample)]
+            assigned = partial(_assigned, centroids=centroids, prices=prices)
+            best = list(each(assigned, _blocks(sample)))
             assignment = np.concatenate([at for at, _ in best])
             found = sum(float(score.sum()) for _, score in best) + float(prices.sum()) * len(sample) / k
             sizes = np.bincount(assignment, minlength=k)[:, None]
@@ -79,6 +98,10 @@ def _fit(sample: np.ndarray, k: int, ratio: float, iterations: int, rng: np.rand
     centroids, _ = max((iterate(start, range(tried)) for start in starts), key=lambda found: found[1])
     centroids, _ = iterate(centroids, range(tried, iterations))
     return centroids, _prices(sample[:many], centroids, ratio)
+
+
+def _assigned(x: np.ndarray, centroids: np.ndarray, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _best(_scores(x, centroids, prices))
 
 
 def _best(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,26 +151,27 @@ def _prices(x: np.ndarray, centroids: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def _nearest(
-    x: np.ndarray,
-    centroids: np.ndarray,
-    prices: np.ndarray,
-    sums: np.ndarray | None = None,
-    progress: Callable[[int], None] | None = None,
+    x: np.ndarray, centroids: np.ndarray, prices: np.ndarray, sums: np.ndarray, each: Each, progress: Callable[[int], None] | None
 ) -> Nearest:
     """Each point's two best clusters at these prices. Adds the points of each best cluster to `sums` (k, d)."""
     n, k = len(x), len(centroids)
     first, second, margin = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32)
-    for i, block in zip(range(0, n, BLOCK), _blocks(x), strict=True):
+
+    def of_block(block: np.ndarray) -> tuple[np.ndarray, ...]:
         y = np.asarray(block, np.float32)
-        scores, rows = _scores(y, centroids, prices), np.arange(len(y))
+        scores = _scores(y, centroids, prices)
         best, top = _best(scores)
-        scores[rows, best] = -np.inf
-        other = scores.argmax(axis=1)
-        first[i : i + BLOCK], second[i : i + BLOCK], margin[i : i + BLOCK] = best, other, top - scores[rows, other]
-        if sums is not None:
-            sums += _members(best, k) @ y
+        scores[np.arange(len(y)), best] = -np.inf
+        other, next_ = _best(scores)
+        return best, other, top - next_, _members(best, k) @ y
+
+    done = 0
+    for best, other, more, sum_ in each(of_block, _blocks(x)):
+        part = slice(done, done := done + len(best))
+        first[part], second[part], margin[part] = best, other, more
+        sums += sum_
         if progress:
-            progress(i + len(y))
+            progress(done)
     return first, second, margin
 
 
