@@ -36,10 +36,9 @@ from salad.pipeline.embed import load_embeddings
 from salad.pipeline.estimate import cluster_estimates, target_distribution
 from salad.pipeline.pool import read_pool
 from salad.pipeline.probe import free_order
-from salad.pipeline.score import estimate
 from salad.pipeline.stages import Progress, Run, Stage
 from salad.pipeline.store import Store
-from salad.pipeline.surrogate import Features
+from salad.pipeline.surrogate import Features, estimate
 from salad.seeds import generator
 
 BASE, NEAREST, OURS = "cluster mean, shrunk", "nearest neighbours", "Gaussian process"

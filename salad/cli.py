@@ -152,6 +152,58 @@ def strategies() -> None:
 
 
 @app.command()
+def simulate(
+    folder: RunDir,
+    strategies: Annotated[
+        str,
+        typer.Option(help="Names from `salad strategies`, file.py:Class or package.module:Class, with commas between."),
+    ] = "uniform,importance,importance-diverse",
+    texts: Annotated[int, typer.Option(help="Size of the simulated pool; 1,000,000 is fine.")] = 100_000,
+    clusters: Annotated[int | None, typer.Option(help="How many clusters.", show_default="the run's")] = None,
+    rounds: Annotated[int, typer.Option(help="How many rounds.")] = 4,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds of speech a round.", show_default="the run's, however large the pool")
+    ] = None,
+    probes: Annotated[int | None, typer.Option(help="Probes in each cluster.", show_default="as many as the run has")] = None,
+    gamma: Annotated[float | None, typer.Option(help="γ of P_target.", show_default="the run's")] = None,
+    seeds: Annotated[int, typer.Option(help="Draws of the truth: from them come the errors. 1 while you develop.")] = 3,
+    seed: Annotated[int, typer.Option(help="Another number, other draws.")] = 0,
+    spread: Annotated[float, typer.Option(help="How far apart clusters are in log D, in units of the run's.")] = 1.0,
+    local: Annotated[
+        float | None,
+        typer.Option(help="0: speech helps every text alike; 1: only texts near it.", show_default="fitted on the run's rounds"),
+    ] = None,
+    floor: Annotated[float, typer.Option(help="Share of D before round 0 that no speech removes: assumed.")] = 0.25,
+    uneven: Annotated[float, typer.Option(help="How unevenly clusters learn: sd of the log of their speed.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page and the rows.", show_default="RUN/simulation")] = None,
+) -> None:
+    """Strategies over rounds on a simulated pool, after a real run: residual D by budget, in seconds and without a model.
+
+    The texts' geometry, the spread of D, its noise and how D falls with speech are the run's (docs/simulate.md says what of
+    that is assumed). Every strategy meets the same draws; what counts is the paired difference to uniform.
+
+    To develop a strategy: salad simulate runs/demo --strategies mine.py:Mine --texts 20000 --seeds 1
+    """
+    import os
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # draws are the threads; those of small matrices only wait for each other
+    from salad import console
+    from salad.pipeline.simulation import experiment
+    from salad.pipeline.stages import Stage
+
+    names = tuple(filter(None, (name.strip() for name in strategies.split(","))))
+    asked = experiment.Settings(names, texts, clusters, rounds, budget, probes, gamma, seeds, seed, spread, local, floor, uneven)
+    out = folder / "simulation" if out is None else out
+    experiment.check_out(out)
+    bar = Stage("simulate", lambda out, progress: {}, {}, total=experiment.total_steps(asked), unit="rounds")
+    with console.stage_progress(bar) as shown:
+        outcome = experiment.simulate(folder, asked, console.interruptible(shown))
+        experiment.write(out, outcome)
+    console.print_simulation(outcome)
+    console.console.print(f"\nPage: {out / 'simulation.html'}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def doctor(config: ConfigPath) -> None:
     """Check that a configuration can run here; say what is missing and how to get it."""
     from salad.doctor import examine

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from salad.pipeline.simulation.experiment import Outcome
     from salad.pipeline.stages import Run, Stage
 
 FACTS = 7  # of a stage on its line
@@ -62,18 +63,23 @@ def stop_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
+def interruptible(shown: Callable[[float], None]) -> Callable[[float], None]:
+    """A progress callback that ends the work once Ctrl+C was pressed."""
+
+    def progress(done: float) -> None:
+        stop_if_interrupted()
+        shown(done)
+
+    return progress
+
+
 def walk(run: Run, stages: list[Stage]) -> None:
     """Run what is missing of `stages`, in order, showing each."""
     width = max(len(s.name) for s in stages)
     for i, stage in enumerate(stages, 1):
         with stage_progress(stage) as shown:
-
-            def progress(done: float, shown: Callable[[float], None] = shown) -> None:
-                stop_if_interrupted()
-                shown(done)
-
             stop_if_interrupted()
-            manifest, built = run.execute(stage, progress)
+            manifest, built = run.execute(stage, interruptible(shown))
         how = f"{manifest.seconds:7.1f} s" if built else "   done  "
         facts = escape(describe(manifest.meta))
         console.print(f"[dim]{i:3d}/{len(stages)}[/] {stage.name:<{width}} [green]{how}[/]  [dim]{facts}[/]", soft_wrap=True)
@@ -103,6 +109,24 @@ def print_summary(run: Run) -> None:
         console.print(f"{verdict}\n", soft_wrap=True)
     _print_table("D by domain, which the method never sees (nats)", *summary.domain_rows(run))
     _print_table("Wall time (s)", *summary.time_rows(run))
+
+
+def print_simulation(outcome: Outcome) -> None:
+    """The tables of `salad simulate`, and what they rest on."""
+    from salad.pipeline.simulation import plot
+
+    wide = console if console.is_terminal else Console(width=150)  # a file has no width of its own
+    for title, columns, rows in (
+        ("Residual D, nats: the truth of the simulation", plot.COLUMNS, plot.cells(outcome.rows)),
+        ("Components of log D of the probes", plot.CHECKED, plot.check_cells(outcome.check)),
+    ):
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="right" if i else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        wide.print(table)
+    console.print(f"{plot.what(outcome)}\n{outcome.response.sentence()}", markup=False, soft_wrap=True)
 
 
 def _print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

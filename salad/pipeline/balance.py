@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import numpy as np
 from scipy import sparse
+
+from salad.threads import Each, one_thread_each
 
 SAMPLE = 256  # points a cluster that centroids are made from; FAISS takes as many
 PRICED = 32  # points a cluster that prices of a passing iteration are made from: other ones each time
@@ -30,7 +29,6 @@ SWEEPS = 8  # of price corrections on all points
 BLOCK = 4_096  # rows turned into float32 at a time
 BATCH = 32_768  # rows moved at a time
 
-Each = Callable[..., Iterator[Any]]  # as `map`
 Nearest = tuple[np.ndarray, np.ndarray, np.ndarray]  # best cluster, second best, how much better; (N,) each
 
 
@@ -46,7 +44,7 @@ def balanced_kmeans(
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(x), min(len(x), SAMPLE * k), replace=False))
     sample = np.asarray(x[drawn], np.float32)[rng.permutation(len(drawn))]
-    with _threads() as each:
+    with one_thread_each() as each:
         centroids, prices = _fit(sample, k, max_over_mean, iterations, rng, each)
         sums = np.zeros(centroids.shape)
         nearest = _nearest(x, centroids, prices, sums, each, progress)
@@ -60,16 +58,6 @@ def balanced_kmeans(
         sums += _members(assignment[rows], k) @ y - _members(nearest[0][rows], k) @ y
     sizes = np.bincount(assignment, minlength=k)[:, None]
     return assignment, np.where(sizes > 0, sums / np.maximum(sizes, 1), centroids).astype(np.float32)
-
-
-@contextmanager
-def _threads() -> Iterator[Each]:
-    """`map` over blocks, a block a thread with BLAS on one each: two threads on one small product mostly wait."""
-    import faiss
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(faiss.omp_get_max_threads()) as workers:
-        yield workers.map
 
 
 def _fit(

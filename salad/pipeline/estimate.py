@@ -81,6 +81,18 @@ def signal_of(table: Any, name: str) -> np.ndarray:
     return np.asarray(column["divergence"] - column["forgetting"] if name == "excess" else column[name])
 
 
+def log_change(before: np.ndarray, after: np.ndarray, cluster: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """By how much log D of each cluster changed, on the same n probes, and the standard error of that: (K,), NaN without probes.
+
+    A cluster's error takes the spread of its probes' changes to be that of all clusters': a handful cannot tell their own.
+    """
+    floor = max(FLOOR * float(before.mean()), TINY) if len(before) else TINY
+    change = np.log(np.maximum(after, floor) / np.maximum(before, floor))
+    n, mean = np.bincount(cluster, minlength=k), means(change, cluster, k)
+    variance = float(((change - mean[cluster]) ** 2).sum() / max(len(change) - (n > 0).sum(), 1))
+    return mean, np.where(n > 0, np.sqrt(variance / np.maximum(n, 1)), np.nan)
+
+
 def adjusted(values: np.ndarray, cluster: np.ndarray, x: np.ndarray, pool_x: np.ndarray, pool_cluster: np.ndarray) -> np.ndarray:
     """Probe values as if each text were as its cluster is in `x`, which is known of every text of the pool: (n,).
 

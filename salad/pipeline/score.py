@@ -7,7 +7,7 @@ docs/signal.md explains them. This module measures, joins and writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
 from salad.pipeline.estimate import (
     Estimates,
-    adjusted,
     cluster_estimates,
     effective_number,
     expected_error,
@@ -84,7 +83,7 @@ def build_scores(
     trusted = trusted if trusted.num_rows else usable
     rows = pc.index_in(trusted["id"], read_pool(pool, ["id"])["id"]).to_numpy()
     signal = signal_of(trusted, config.score.signal)
-    found, predicted, fitted = estimate(texts, rows, signal, config.score.estimate, config.cluster.k, config.seed)
+    found, predicted, fitted = surrogate.estimate(texts, rows, signal, config.score.estimate, config.cluster.k, config.seed)
     content = surrogate.at_average_layout(fitted, texts, predicted[:, 0])
     np.save(out / "predicted.npy", np.column_stack([predicted, content]))
 
@@ -113,34 +112,6 @@ def build_scores(
             "explained": fitted.explained,
         },
     }
-
-
-def estimate(
-    texts: surrogate.Features, rows: np.ndarray, signal: np.ndarray, how: str, k: int, seed: int
-) -> tuple[Estimates, np.ndarray, surrogate.Surrogate]:
-    """What the probes (pool rows, signal in nats) say of every cluster and, (N, 2), of every text.
-
-    how: "surrogate", "shrunk" or "plain" says where `shrunk` and its error come from (`score.estimate`).
-    """
-    cluster = texts.cluster[rows]
-    fitted = surrogate.fit(texts.take(rows), signal, seed)
-    predicted = surrogate.predict(fitted, texts)
-    found = cluster_estimates(signal, cluster, k, seed, draws=0)
-    if how == "plain":
-        mean = np.where(found.n > 0, found.mean, signal.mean())
-        found = replace(found, shrunk=mean, shrunk_log_sd=np.sqrt(found.text_log_var / np.maximum(found.n, 1)))
-    elif how == "shrunk":
-        read = texts.layout[:, 1]
-        even = cluster_estimates(adjusted(signal, cluster, read[rows], read, texts.cluster), cluster, k, seed, draws=0)
-        found = replace(found, shrunk=even.shrunk, shrunk_log_sd=even.shrunk_log_sd, text_log_var=even.text_log_var)
-    else:
-        found = replace(
-            found,
-            shrunk=means(predicted[:, 0], texts.cluster, k, empty=float(signal.mean())),
-            shrunk_log_sd=surrogate.cluster_errors(fitted, texts, k, seed),
-            text_log_var=np.full(k, fitted.text_log_var),
-        )
-    return found, predicted, fitted
 
 
 def chosen_gamma(config: Config, p_web: np.ndarray, divergence: np.ndarray, allowed: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
-from salad.pipeline.estimate import means, signal_of
+from salad.pipeline.estimate import log_change, signal_of
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import SELECTION
 from salad.pipeline.synthesize import Order, turned_down
@@ -27,7 +27,6 @@ from salad.selectors.choose import RepeatCap, choose, near_any
 
 RESERVE = 0.5  # reserve texts per chosen text of a cluster, at least RESERVE_LEAST
 RESERVE_LEAST = 4
-FLOOR = 1e-3  # nats: a smaller signal counts as this where its logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -137,23 +136,18 @@ def pool_view(inputs: Inputs, config: Config) -> PoolView:
 def past_rounds(scores: list[Path], spoken: list[Path], signal: str, k: int) -> list[PastRound]:
     """What each finished round fed to the k clusters, and what became of log D there, on the same probes.
 
-    scores: of rounds 0..r; spoken: speech folders, those of rounds 0..r-1 last. A cluster's error takes the spread of its
-    probes' changes to be that of all clusters': a handful of probes cannot tell their own.
+    scores: of rounds 0..r; spoken: speech folders, those of rounds 0..r-1 last.
     """
     past = []
     fed = spoken[len(spoken) - (len(scores) - 1) :]
     for before, after, folder in zip(scores[:-1], scores[1:], fed, strict=True):
         speech = shards.read_columns(folder, ["cluster", "seconds"])
         seconds = np.bincount(speech["cluster"].to_numpy(), weights=speech["seconds"].to_numpy(), minlength=k)
-        pair = [pq.read_table(f / "probes.parquet").filter(pc.field("quarantined").is_null()) for f in (before, after)]
-        at = pc.index_in(pair[1]["id"], pair[0]["id"])
-        both = at.is_valid().to_numpy(zero_copy_only=False)
-        first, then = signal_of(pair[0], signal)[at.drop_null().to_numpy()], signal_of(pair[1], signal)[both]
-        change = np.log(np.maximum(then, FLOOR) / np.maximum(first, FLOOR))
-        cluster = pair[1]["cluster"].to_numpy()[both]
-        n, mean = np.bincount(cluster, minlength=k), means(change, cluster, k)
-        variance = float(((change - mean[cluster]) ** 2).sum() / max(len(change) - (n > 0).sum(), 1))
-        past.append(PastRound(seconds, mean, np.sqrt(variance / np.maximum(n, 1))))
+        first, then = (pq.read_table(f / "probes.parquet").filter(pc.field("quarantined").is_null()) for f in (before, after))
+        at = pc.index_in(then["id"], first["id"])
+        first, then = first.take(at.drop_null()), then.filter(at.is_valid())
+        change, error = log_change(signal_of(first, signal), signal_of(then, signal), then["cluster"].to_numpy(), k)
+        past.append(PastRound(seconds, change, error))
     return past
 
 

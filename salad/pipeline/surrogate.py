@@ -14,9 +14,11 @@ How it does against simpler surrogates: docs/signal.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from salad.pipeline.estimate import Estimates, adjusted, cluster_estimates, means
 
 FLOOR = 1e-2  # of the mean: smaller divergences count as this, since they enter by their logarithm
 TINY = 1e-6
@@ -84,10 +86,11 @@ def predict(surrogate: Surrogate, texts: Features) -> np.ndarray:
     """(N, 2) float32: the expected D of each text in nats, and the standard error of that expectation."""
     s = surrogate
     out = np.empty((len(texts.cluster), 2), np.float32)
-    prior = s.scales[0] * (texts.layout**2).sum(1) + s.scales[1] + s.scales[3]
     for rows in _blocks(len(out), max(BLOCK // len(s.weights), 1)):
-        k = _kernel(s.scales, texts.take(rows), s.probes)
-        variance = prior[rows] - np.einsum("ij,ij->i", k @ s.inverse, k)
+        some = texts.take(rows)
+        k = _kernel(s.scales, some, s.probes)
+        prior = s.scales[0] * (some.layout**2).sum(1) + s.scales[1] + s.scales[3]
+        variance = prior - np.einsum("ij,ij->i", k @ s.inverse, k)
         out[rows, 0] = np.exp(s.centre + k @ s.weights) * s.smear
         out[rows, 1] = out[rows, 0] * np.sqrt(np.maximum(variance, 0))
     return out
@@ -120,6 +123,34 @@ def cluster_errors(surrogate: Surrogate, texts: Features, k: int, seed: int = 0)
         variance = share @ _kernel(s.scales, some, some) @ share - to_probes @ s.inverse @ to_probes
         found[c] = np.sqrt(max(variance, 0.0))
     return found
+
+
+def estimate(
+    texts: Features, rows: np.ndarray, signal: np.ndarray, how: str, k: int, seed: int
+) -> tuple[Estimates, np.ndarray, Surrogate]:
+    """What the probes (pool rows, signal in nats) say of every cluster and, (N, 2), of every text.
+
+    how: "surrogate", "shrunk" or "plain" says where `shrunk` and its error come from (`score.estimate`).
+    """
+    cluster = texts.cluster[rows]
+    fitted = fit(texts.take(rows), signal, seed)
+    predicted = predict(fitted, texts)
+    found = cluster_estimates(signal, cluster, k, seed, draws=0)
+    if how == "plain":
+        mean = np.where(found.n > 0, found.mean, signal.mean())
+        found = replace(found, shrunk=mean, shrunk_log_sd=np.sqrt(found.text_log_var / np.maximum(found.n, 1)))
+    elif how == "shrunk":
+        read = texts.layout[:, 1]
+        even = cluster_estimates(adjusted(signal, cluster, read[rows], read, texts.cluster), cluster, k, seed, draws=0)
+        found = replace(found, shrunk=even.shrunk, shrunk_log_sd=even.shrunk_log_sd, text_log_var=even.text_log_var)
+    else:
+        found = replace(
+            found,
+            shrunk=means(predicted[:, 0], texts.cluster, k, empty=float(signal.mean())),
+            shrunk_log_sd=cluster_errors(fitted, texts, k, seed),
+            text_log_var=np.full(k, fitted.text_log_var),
+        )
+    return found, predicted, fitted
 
 
 def _kernel(scales: np.ndarray, a: Features, b: Features) -> np.ndarray:

@@ -10,12 +10,13 @@ below inside cells of about `cell` of its texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+
+from salad.threads import one_thread_each
 
 FACTOR = 64  # texts of a level for one of the level above
 CHUNK = 8_192  # rows of embeddings in memory at once
@@ -53,13 +54,13 @@ def neighbour_graph(
     begin, end = np.zeros(n, np.int64), np.zeros(n, np.int64)
     sources, similarities, used = [], [], 0
     cells = [np.arange(len(every))]
-    with _one_thread_each() as workers:
+    with one_thread_each() as each:
         for i, members in enumerate(levels):
             width = min(k, len(members))
             found = _Found(i, np.zeros((n, width), np.int32), np.zeros((n, width), np.float32))
-            below = [tree.search(places, found, workers.map) for places in cells if len(places) > LARGE]
+            below = [tree.search(places, found, each) for places in cells if len(places) > LARGE]
             small = [places for places in cells if len(places) <= LARGE]
-            below += workers.map(partial(tree.search, found=found, each=map), small)
+            below += each(partial(tree.search, found=found, each=map), small)
             cells = [places for some in below for places in some]
             rows, similarity, starts = _by_candidate(found.joined, found.cosine)
             begin[members], end[members] = used + starts[members], used + starts[members + 1]
@@ -122,13 +123,6 @@ class _Tree:
 
     def _at(self, places: np.ndarray) -> np.ndarray:
         return np.asarray(self.vectors[self.every[places]], np.float32)
-
-
-def _one_thread_each() -> ThreadPoolExecutor:
-    """As many threads as FAISS may use, with one FAISS thread in each: many small searches wait for each other otherwise."""
-    import faiss
-
-    return ThreadPoolExecutor(faiss.omp_get_max_threads(), initializer=faiss.omp_set_num_threads, initargs=(1,))
 
 
 def _ends(n: int, top: int) -> list[int]:

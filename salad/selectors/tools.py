@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from salad.selectors.base import Budget, PoolView, Selection
+from salad.threads import one_thread_each
 
 SLACK = 5e-7  # seconds by which rounding may exceed a budget
 
@@ -123,11 +124,13 @@ def fill_quotas(
     """
     rows_of = members(pool, rng)
     seconds = quotas(share, np.array([float(pool.est_seconds[rows].sum(dtype=np.float64)) for rows in rows_of]), budget.seconds)
-    picked = [np.zeros(0, np.int64)]
-    for c in np.flatnonzero(seconds > 0).tolist():
+
+    def filled(c: int) -> np.ndarray:
         order = fill(rows_of[c], float(seconds[c]))
-        picked.append(order[take_within(order, pool.est_seconds, float(seconds[c]))])
-    rows = np.concatenate(picked)
+        return np.asarray(order[take_within(order, pool.est_seconds, float(seconds[c]))])
+
+    with one_thread_each() as each:
+        rows = np.concatenate([np.zeros(0, np.int64), *each(filled, np.flatnonzero(seconds > 0).tolist())])
     rows = rows[np.argsort(pool.uniform(rng)[rows])]  # rank order must not favour low cluster numbers
 
     rest = ~pool.taken

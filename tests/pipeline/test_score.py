@@ -38,7 +38,7 @@ def world(seed: int = 0, n: int = 1600) -> tuple[surrogate.Features, np.ndarray]
 def test_every_estimate_is_near_the_truth_and_says_how_near(how: str) -> None:
     texts, d = world()
     rows = np.random.default_rng(1).permutation(len(d))[:400]
-    found, predicted, _ = score.estimate(texts, rows, d[rows], how, K, seed=0)
+    found, predicted, _ = surrogate.estimate(texts, rows, d[rows], how, K, seed=0)
     truth = np.bincount(texts.cluster, weights=d) / np.bincount(texts.cluster)
     off = np.log(found.shrunk / truth)
     assert np.abs(off).max() < 0.35
@@ -55,7 +55,7 @@ def test_the_better_the_estimate_the_nearer() -> None:
         rows = np.random.default_rng(seed).permutation(len(d))[: 5 * K]
         truth = np.log(np.bincount(texts.cluster, weights=d) / np.bincount(texts.cluster))
         for how, of in errors.items():
-            off = np.log(score.estimate(texts, rows, d[rows], how, K, seed=0)[0].shrunk) - truth
+            off = np.log(surrogate.estimate(texts, rows, d[rows], how, K, seed=0)[0].shrunk) - truth
             of.append(float(np.mean((off - off.mean()) ** 2)))
     plain, shrunk, best = (np.mean(e) for e in errors.values())
     assert best < shrunk < plain
@@ -224,8 +224,6 @@ def test_waves_spend_the_probe_budget_and_repeat_no_text(fake_config_path: Path)
     assert len(set(rows["id"].to_pylist())) == rows.num_rows == sum(run.store.manifest(n).meta["rows"] for n in waves)
     before = pq.read_table(run.store.path("probe-2/scores") / "probes.parquet")
     assert rows.slice(0, before.num_rows).equals(before), "the same student measured the same probe twice"
-    errors = [run.store.manifest(f"{n}/scores").meta["p_target_error"] for n in ("probe-1", "round-000")]
-    assert errors[1] < errors[0]
 
 
 def test_a_probe_budget_that_the_first_pass_used_up_is_refused(fake_config_path: Path) -> None:

@@ -166,7 +166,7 @@ def _held(folder: Path) -> pa.Table:
 
 
 def principal(x: np.ndarray, d: int) -> np.ndarray:
-    """(D, d) directions that keep most of the squared length of the rows of x (n, D): products of rows, not distances to a mean."""
+    """(D, d) directions that keep most of the squared length of the rows of x (n, D): nothing is centred."""
     _, vectors = np.linalg.eigh((x.T @ x).astype(np.float64))
     return np.asarray(vectors[:, ::-1][:, :d], np.float32)
 
