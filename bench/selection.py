@@ -22,7 +22,6 @@ limit is missed. Not called select.py: the folder is first on sys.path, and Pyth
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -51,8 +50,7 @@ FASTER, RADIUS, LONGEST, GIB, GROWTH, QUALITY, SHARE = 5.0, 0.01, 60.0, 3e9 / 2*
 FLOOR = 0.5  # seconds on 1,000,000 texts: below, growth is noise and no limit
 SHORT = 5.0
 SMALL, LARGE = 100_000, 1_000_000
-KCENTER, FACILITY = "salad.selectors.kcenter:KCenter", "salad.selectors.facility_location:FacilityLocation"
-COMING = {"kcenter": KCENTER, "kmeans++": "salad.selectors.kmeans_plus_plus:KMeansPlusPlus", "facility-location": FACILITY}
+KCENTER, FACILITY = "kcenter", "facility-location"
 LARGE_SCALE = {FACILITY: {"EDGES": 0}}  # constants of its module that make it do on 50,000 what it does on 1,000,000
 LIBRARIES = ("small-text", "scikit-activeml")
 
@@ -228,9 +226,7 @@ class Bench:
                     seconds, cpu = (statistics.median(of) for of in zip(*times[job], strict=True))
                     self.found[job] = {**result, "seconds": seconds, "cpu": cpu, "peak": peak}
                     said = f"{result['seconds']:.2f} s (processor {result['cpu']:.2f}), {result['peak']:.2f} GiB"
-                console.print(
-                    f"[{again + 1}/{self.repeats}] {i + 1}/{len(todo)}  part {job.part}  {name(job.who)}, {job.n:,}: {said}"
-                )
+                console.print(f"[{again + 1}/{self.repeats}] {i + 1}/{len(todo)}  part {job.part}  {job.who}, {job.n:,}: {said}")
 
     def limit(self, kept: bool | None, text: str) -> None:
         """None: not measured."""
@@ -242,7 +238,7 @@ class Bench:
             return str(found["error"])[:60] if key == "seconds" else ""
         if key in found:
             return f"{found[key]:.2f}"
-        return "" if key != "seconds" or there(job.who) else "not there yet"
+        return ""
 
     def cells(self, job: Job) -> list[str]:
         return [self.cell(job, key) for key in ("seconds", "cpu", "peak")]
@@ -258,7 +254,7 @@ class Bench:
         return {
             1: [Job(1, who, 20_000, 500, "alike") for who in (*LIBRARIES, "plain numpy", KCENTER)],
             2: [Job(2, who, 10_000, 500, "alike") for who in ("apricot, lazy", FACILITY)],
-            3: [Job(3, who, n, 10_000, "real") for who in strategies().values() for n in sizes],
+            3: [Job(3, who, n, 10_000, "real") for who in SELECTORS for n in sizes],
             4: [
                 *(Job(4, who, 50_000, 1_000, "even") for who in ("plain numpy", "uniform", KCENTER, FACILITY)),
                 Job(4, FACILITY, 50_000, 1_000, "even", forced=True),
@@ -274,7 +270,7 @@ class Bench:
         for who, job in jobs.items():
             worse = f"{radii[who] / radii['plain numpy'] - 1:+.2%}" if who in radii and "plain numpy" in radii else ""
             r = f"{radii[who]:.4f}" if who in radii else ""
-            table.add_row(name(who), *self.cells(job), r, worse)
+            table.add_row(who, *self.cells(job), r, worse)
         times = {who: self.found[j]["seconds"] for who, j in jobs.items() if who in radii}
         libraries = {who: times[who] for who in LIBRARIES if who in times}
         fastest = min(libraries, key=lambda w: libraries[w], default=None)
@@ -292,15 +288,15 @@ class Bench:
         for job in self.jobs(2):
             rows = self.rows(job)
             f = "" if rows is None else f"{coverage(x, np.ones(len(x)), rows):.4f}"
-            table.add_row(name(job.who), *self.cells(job), f)
+            table.add_row(job.who, *self.cells(job), f)
         return table
 
     def table_3(self) -> Table:
         table = Table(
             "10,000 texts' worth of seconds of", "100,000: s", "CPU s", "1,000,000: s", "CPU s", "growth", "GiB", "texts"
         )
-        for who, kind in strategies().items():
-            small, large = Job(3, kind, SMALL, 10_000, "real"), Job(3, kind, LARGE, 10_000, "real")
+        for who in SELECTORS:
+            small, large = Job(3, who, SMALL, 10_000, "real"), Job(3, who, LARGE, 10_000, "real")
             measured = "seconds" in self.found.get(large, {}) and "seconds" in self.found.get(small, {})
             growth = self.found[large]["seconds"] / self.found[small]["seconds"] if measured else None
             last = small if self.quick else large
@@ -332,7 +328,7 @@ class Bench:
                 ours, theirs = (radius(x, r) if far else coverage(x, weight, r) for r in (rows, best))
                 ratio = theirs / ours if far else ours / theirs
                 cells = [f"{ours:.4f}", f"{theirs:.4f}"]
-            who = name(job.who) + (", as on 1,000,000" if job.forced else "")
+            who = job.who + (", as on 1,000,000" if job.forced else "")
             what, said = "radius" if far else "coverage", "" if ratio is None else f"{ratio:.1%}"
             table.add_row(who, *self.cells(job), what, *cells, said)
             if job is not uniform:  # there to show what the others are worth
@@ -362,20 +358,6 @@ class Bench:
         return table
 
 
-def strategies() -> dict[str, str]:
-    """What `make_selector` takes, by name: the built-in ones, and those that are not registered yet."""
-    return {who: who for who in SELECTORS} | {who: kind for who, kind in COMING.items() if who not in SELECTORS}
-
-
-def name(who: str) -> str:
-    return next((short for short, kind in COMING.items() if kind == who), who)
-
-
-def there(who: str) -> bool:
-    """Whether there is a module behind it."""
-    return ":" not in who or importlib.util.find_spec(who.partition(":")[0]) is not None
-
-
 def main() -> int:
     """0 when no limit is missed."""
     if sys.argv[1:2] == ["--child"]:
@@ -390,7 +372,7 @@ def main() -> int:
     given = parser.parse_args()
     bench, parts = Bench(given.peers, given.quick, given.seed, given.repeats), given.part or [1, 2, 3, 4, 5]
     started = time.monotonic()
-    jobs = [job for part in parts for job in bench.jobs(part) if there(job.who)]
+    jobs = [job for part in parts for job in bench.jobs(part)]
     for n in sorted({job.n for job in jobs}):
         console.print(f"data of {n:,} texts")
         if bench.child("prepare", n).returncode:

@@ -260,7 +260,7 @@ def _explain(error: BaseException) -> int:
     from salad.console import errors, interrupted
 
     if interrupted.is_set() or isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        errors.print("\nstopped; the same command goes on where it was")
+        errors.print("\nstopped; nothing half-done is left, and the same command goes on")
         return STOPPED
     usage = getattr(error, "format_message", None)
     if isinstance(error, SaladError):
