@@ -107,6 +107,14 @@ class Select(Part):
     evaluation: list[Source] = []  # your test sets: what is near one of their texts is never chosen
     target: list[Source] = []  # texts to become good at, for strategies that select towards them (crisp)
 
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Select:
+        if self.selector == "crisp" and not self.target:
+            raise ValueError("selector crisp selects towards select.target: name texts there")
+        if self.evaluation and self.near is None:
+            raise ValueError("select.evaluation keeps out what is near its texts, but select.near is off")
+        return self
+
 
 class Speech(Part):
     engine: str = "hibari"
