@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,7 @@ def choose(
     left = budget.seconds
     chosen = Selection(np.zeros(0, np.int64), np.zeros(0), [])
     while not asked.taken.all():
-        found = selector.select(asked, Budget(left), rng)
+        found = _ask(selector, asked, Budget(left), rng)
         check_selection(found, asked, Budget(left), selector.name)
         rows = np.asarray(found.indices).astype(np.int64)
         kept = np.ones(len(rows), bool) if cap is None else cap.keep(rows)
@@ -43,6 +44,20 @@ def choose(
         asked.taken[rows] = True
         asked.trained[rows[kept]] = True
     return chosen
+
+
+def _ask(selector: Selector, pool: PoolView, budget: Budget, rng: np.random.Generator) -> Selection:
+    """What the strategy says; its own mistakes are told with the line that made them."""
+    try:
+        return selector.select(pool, budget, rng)
+    except SaladError:
+        raise
+    except Exception as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        raise SaladError(
+            f"selector '{selector.name}' failed at {at.filename}, line {at.lineno} ({type(e).__name__}: {e})",
+            "mend it; nothing was spent (salad --debug shows the traceback)",
+        ) from e
 
 
 def near_any(vectors: np.ndarray, others: np.ndarray, cosine: float) -> np.ndarray:
@@ -126,12 +141,14 @@ def check_pool(pool: PoolView) -> None:
 
 def check_selection(chosen: Selection, pool: PoolView, budget: Budget, name: str) -> None:
     """Stop a selector that breaks the contract: SaladError says which row and how."""
-    n = len(pool.ids)
-    indices = np.asarray(chosen.indices)
 
     def refuse(what: str) -> None:
         raise SaladError(f"selector '{name}' {what}", "mend the selector; nothing was spent")
 
+    if not all(hasattr(chosen, part) for part in ("indices", "probabilities", "reasons")):
+        refuse(f"returned {type(chosen).__name__}, not a Selection")
+    n = len(pool.ids)
+    indices = np.asarray(chosen.indices)
     if indices.ndim != 1 or (len(indices) and not np.issubdtype(indices.dtype, np.integer)):
         refuse("did not return a 1-d array of integer indices")
     if len(chosen.probabilities) != len(indices) or len(chosen.reasons) != len(indices):

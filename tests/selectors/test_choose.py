@@ -85,6 +85,28 @@ def test_a_broken_choice_is_stopped(chosen: Selection, said: str) -> None:
         check_selection(chosen, pool, Budget(8.5), "mine")
 
 
+class Mistaken(Uniform):
+    def select(self, pool: PoolView, budget: Budget, rng: np.random.Generator) -> Selection:
+        return [][0]
+
+
+class Silent(Uniform):
+    def select(self, pool: PoolView, budget: Budget, rng: np.random.Generator) -> Selection:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (Mistaken, r"'uniform' failed at .*test_choose\.py, line \d+ .IndexError: list index out of range"),
+        (Silent, "'uniform' returned NoneType, not a Selection"),
+    ],
+)
+def test_a_mistake_in_a_plugin_is_one_line(broken: type[Uniform], said: str) -> None:
+    with pytest.raises(SaladError, match=said):
+        choose(broken(), example_pool(10), Budget(10.0), np.random.default_rng(0))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
