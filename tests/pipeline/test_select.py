@@ -120,7 +120,7 @@ def test_crisp_through_the_pipeline(fake_config_path: Path, tmp_path: Path) -> N
 def test_a_source_without_text_is_a_clear_error(fake_config_path: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"text": null}\n')
-    run = Run(load_config(fake_config_path, {"select.evaluation": [{"dataset": str(empty)}]}))
+    run = Run(load_config(fake_config_path, {"select.near": 0.9, "select.evaluation": [{"dataset": str(empty)}]}))
     with pytest.raises(SaladError, match=r"no text in .*empty\.jsonl"):
         until(run, "evaluation")
 
