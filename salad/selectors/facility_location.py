@@ -26,10 +26,10 @@ class FacilityLocation:
     """Divergence-weighted facility location, budgeted by seconds: lazy greedy on a sparse FAISS neighbour graph.
 
     Lazy greedy (Minoux 1978) by gain per second; where a single text is worth more than all that gives, that text first.
-    So at least 0.4 of the best that the seconds can buy (Tang et al. 2021, after Khuller et al. 1999), on the graph. Up to
+    Guarantee: 0.4 of the best that the seconds can buy (Tang et al. 2021, after Khuller et al. 1999), on the graph. Up to
     800 free texts the graph is complete and this is the plain greedy on F. Above, the edges are each text's k nearest at
     several scales (`neighbours.py`) and other pairs count as 0: the sum found is at most F, and what is lost has no bound
-    but a measure, 1 % of the dense greedy's F on 50,000 texts. O(n · levels · cell · d) for n free texts, levels =
+    but a measure, 1 % of the dense greedy's F on 50,000 texts. Cost O(n · levels · cell · d) for n free texts, levels =
     log64(n / cell); memory 8 bytes an edge, n · levels · k edges.
 
     k: edges of a text to each level. cell: texts of a level that it is compared with.

@@ -11,7 +11,8 @@ from salad.selectors.tools import first_within
 class Uniform:
     """A uniform draw without replacement until the budget is spent.
 
-    Guarantee: every free text has the same chance, so means over the choice are unbiased for the pool. Cost O(N).
+    Guarantee: every free text has the same chance, so means over the choice are unbiased for the pool. Cost and
+    memory O(N).
     """
 
     name = "uniform"
