@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from vectors import clustered
 from salad.artifact import read_manifest
 from salad.selectors.base import SELECTORS, Budget, ClusterTable, PastRound, PoolView, make_selector
 from salad.selectors.choose import choose
+from salad.selectors.testing import reorder
 
 FOLDER = Path(tempfile.gettempdir()) / "salad-bench"
 SECONDS_A_TEXT, NEAR, CLUSTERS = 5.0, 0.95, 128
@@ -82,7 +83,7 @@ def measure(job: Job) -> dict[str, Any]:
         if job.forced:
             for constant, value in LARGE_SCALE[job.who].items():
                 setattr(sys.modules[type(selector).__module__], constant, value)
-        choose(selector, first_texts(pool, 2_000), Budget(100 * SECONDS_A_TEXT), np.random.default_rng(1), NEAR)
+        choose(selector, reorder(pool, np.arange(2_000)), Budget(100 * SECONDS_A_TEXT), np.random.default_rng(1), NEAR)
         clock = Clock()
         rows = choose(selector, pool, budget, np.random.default_rng(0), NEAR).indices
         seconds, cpu = clock.read()
@@ -148,11 +149,6 @@ def pool_of(n: int, kind: str) -> PoolView:
         history=(fed,),
         target=np.asarray(x[np.flatnonzero(cluster < 8)[:500]], np.float32),
     )
-
-
-def first_texts(pool: PoolView, n: int) -> PoolView:
-    columns = ("ids", "embeddings", "cluster", "predicted_divergence", "predicted_se", "content_divergence", "est_seconds")
-    return replace(pool, **{name: getattr(pool, name)[:n] for name in (*columns, "taken", "trained")})
 
 
 def prepare(n: int) -> None:
@@ -236,9 +232,7 @@ class Bench:
         found = self.found.get(job, {})
         if "error" in found:
             return str(found["error"])[:60] if key == "seconds" else ""
-        if key in found:
-            return f"{found[key]:.2f}"
-        return ""
+        return f"{found[key]:.2f}" if key in found else ""
 
     def cells(self, job: Job) -> list[str]:
         return [self.cell(job, key) for key in ("seconds", "cpu", "peak")]

@@ -15,12 +15,20 @@ Each = Callable[..., Iterator[Any]]  # as `map`
 
 
 @contextmanager
-def one_thread_each() -> Iterator[Each]:
-    """A `map` whose calls run side by side and whose results come in order; while it lasts BLAS has one thread."""
-    import faiss
+def one_blas_thread() -> Iterator[None]:
+    """While it lasts, or as a decorator while a function runs, BLAS has one thread."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@contextmanager
+def one_thread_each() -> Iterator[Each]:
+    """A `map` whose calls run side by side and whose results come in order; while it lasts BLAS has one thread."""
+    import faiss
+
+    with one_blas_thread():
         threads = faiss.omp_get_max_threads()
         with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as workers:
             yield workers.map

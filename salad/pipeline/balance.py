@@ -56,8 +56,7 @@ def balanced_kmeans(
         rows = moved[i : i + BATCH]
         y = np.asarray(x[rows], np.float32)
         sums += _members(assignment[rows], k) @ y - _members(nearest[0][rows], k) @ y
-    sizes = np.bincount(assignment, minlength=k)[:, None]
-    return assignment, np.where(sizes > 0, sums / np.maximum(sizes, 1), centroids).astype(np.float32)
+    return assignment, _means(sums, assignment, centroids)
 
 
 def _fit(
@@ -76,9 +75,7 @@ def _fit(
             best = list(each(assigned, _blocks(sample)))
             assignment = np.concatenate([at for at, _ in best])
             found = sum(float(score.sum()) for _, score in best) + float(prices.sum()) * len(sample) / k
-            sizes = np.bincount(assignment, minlength=k)[:, None]
-            means = (_members(assignment, k) @ sample) / np.maximum(sizes, 1)
-            centroids = np.where(sizes > 0, means, centroids).astype(np.float32)
+            centroids = _means(_members(assignment, k) @ sample, assignment, centroids)
         return centroids, found
 
     tried = math.ceil(TRIED * iterations)
@@ -248,6 +245,12 @@ def _members(assignment: np.ndarray, k: int) -> sparse.csc_matrix:
     """(k, n): the matrix that adds up the rows of each cluster."""
     n = len(assignment)
     return sparse.csc_matrix((np.ones(n, np.float32), assignment, np.arange(n + 1)), shape=(k, n))
+
+
+def _means(sums: np.ndarray, assignment: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """(k, d) from the clusters' sums; an empty cluster keeps its centroid."""
+    sizes = np.bincount(assignment, minlength=len(previous))[:, None]
+    return np.where(sizes > 0, sums / np.maximum(sizes, 1), previous).astype(np.float32)
 
 
 def _surplus(assignment: np.ndarray, k: int, capacity: int) -> int:

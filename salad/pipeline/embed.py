@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
 from salad import assets
 from salad.config import Config, Source
-from salad.devices import pick_dtype
 from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages
 from salad.pipeline.pool import open_source
+
+if TYPE_CHECKING:
+    import torch
 
 BATCH = 32
 WINDOW = 8192  # texts sorted by length together, so that a batch has little padding
@@ -56,6 +57,8 @@ def build_named(out: Path, config: Config, sources: list[Source], progress: Call
 def _write(
     path: Path, config: Config, rows: int, windows: Iterable[list[str]], progress: Callable[[int], None]
 ) -> dict[str, Any]:
+    from salad.devices import pick_dtype
+
     embed = _Embedder(config.models.embedder, pick_dtype(config.train.dtype))
     matrix = _reserved_memmap(path, (rows, embed.width))
     at = 0
@@ -87,6 +90,7 @@ class _Embedder:
     """
 
     def __init__(self, name: str, dtype: torch.dtype) -> None:
+        import torch
         from sentence_transformers import SentenceTransformer
 
         folder = assets.model_folder(name)
@@ -100,9 +104,13 @@ class _Embedder:
         self._workers = ThreadPoolExecutor(self._free.qsize())
 
     def __enter__(self) -> None:
+        import torch
+
         torch.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
+        import torch
+
         torch.set_num_threads(self.threads)
         self._workers.shutdown(cancel_futures=True)
 

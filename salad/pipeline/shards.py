@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salad import audio
 from salad.pipeline.schema import REJECTED, speech_schema
-from salad.trainer.data import Utterance
+
+if TYPE_CHECKING:
+    from salad.trainer.data import Utterance
 
 CARD = """---
 license: other
@@ -90,6 +92,8 @@ def read_utterances(folder: Path, undecodable: list[str] | None = None) -> Itera
 
     Texts whose sound cannot be decoded are passed over and their ids added to `undecodable`, where that is given.
     """
+    from salad.trainer.data import Utterance
+
     columns = ["id", "text", "audio", "spans"]
     for path in shard_files(folder):
         for batch in pq.ParquetFile(path).iter_batches(32, columns=columns):

@@ -249,10 +249,18 @@ class Run:
         """Speech artefacts of the probes that are placed by what is known after Stage I."""
         return [f"probe-{w}/speech" for w in range(1, self.config.probe.waves + 1)] if self.config.probe.budget else []
 
-    def spoken(self, rounds: int = 0, waves: int | None = None) -> list[str]:
-        """Speech artefacts whose texts are taken, after so many rounds and waves of probes (None: all)."""
+    def aside(self, waves: int | None = None) -> list[str]:
+        """Speech artefacts that measure and never teach, after so many waves of probes (None: all)."""
+        return ["probe", "heldout", *self.waves[:waves]]
+
+    def trained(self, rounds: int = 0) -> list[str]:
+        """Speech artefacts of pool texts that teach, after so many rounds."""
         natural = [] if self.config.natural.shards else ["natural"]
-        return ["probe", "heldout", *natural, *self.waves[:waves], *(f"round-{r:03d}/speech" for r in range(rounds))]
+        return [*natural, *(f"round-{r:03d}/speech" for r in range(rounds))]
+
+    def spoken(self, rounds: int = 0, waves: int | None = None) -> list[str]:
+        """Speech artefacts whose texts are taken: `aside` and `trained`."""
+        return [*self.aside(waves), *self.trained(rounds)]
 
     @property
     def _named(self) -> dict[str, list[Source]]:
@@ -315,13 +323,10 @@ class Run:
 
         c, at = self.config, self._path
         here, before = f"round-{r:03d}", f"round-{r - 1:03d}" if r else "stage-one"
-        spoken = self.spoken(rounds=r)
         known = f"probe-{len(self.waves)}/scores" if self.waves and r == 0 else None
 
         scores = [f"round-{p:03d}/scores" for p in range(r + 1)]
-        aside = [name for name in spoken if "probe" in name or name == "heldout"]
-        trained = [name for name in spoken if name not in aside]
-        named = self._named
+        aside, trained, named = self.aside(), self.trained(r), self._named
 
         def selection(out: Path, progress: Progress) -> dict[str, Any]:
             inputs = select.Inputs(
@@ -339,7 +344,7 @@ class Run:
                 f"{here}/selection",
                 selection,
                 {**self._part("select", "score.signal"), "code": fingerprint("selector", c.select.selector, SELECTORS)},
-                ("pool", "embeddings", "clusters", *scores, *spoken, *named),
+                ("pool", "embeddings", "clusters", *scores, *aside, *trained, *named),
                 unit="texts",
             ),
             self._speech(f"{here}/speech", chosen, (f"{here}/selection",), budget=c.select.budget),

@@ -68,7 +68,7 @@ class Surrogate:
 
 def fit(probes: Features, divergence: np.ndarray, seed: int = 0, scales: np.ndarray | None = None) -> Surrogate:
     """From probes (n rows) and their D (n,), positive, in nats. scales: the kernel's, where they are not to be learnt."""
-    y = np.log(np.maximum(divergence, max(FLOOR * divergence.mean(), TINY)))
+    y = logs(divergence)
     centre = float(y.mean())
     if scales is None:
         few = np.random.default_rng(seed).permutation(len(y))[:LEARN_FROM]
@@ -80,6 +80,11 @@ def fit(probes: Features, divergence: np.ndarray, seed: int = 0, scales: np.ndar
     smear = float(np.mean(np.exp(y - left_out)))
     explained = float((np.var(y) - np.var(y - left_out)) / max(np.var(y), TINY))
     return Surrogate(probes, scales, centre, inverse, weights, smear, float(np.var(y - left_out)), explained)
+
+
+def logs(divergence: np.ndarray) -> np.ndarray:
+    """log D (n,) of probes, the smallest raised to a floor."""
+    return np.asarray(np.log(np.maximum(divergence, max(FLOOR * divergence.mean(), TINY))))
 
 
 def predict(surrogate: Surrogate, texts: Features) -> np.ndarray:

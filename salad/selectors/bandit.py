@@ -62,9 +62,10 @@ def yields(history: Sequence[PastRound], p_web: np.ndarray, spread: float) -> tu
             continue
         fed = past.seconds[known] / past.seconds.sum() / p_web[known]
         fall, weight = -past.change[known], past.change_se[known] ** -2
-        centred = fed - np.average(fed, weights=weight)
+        middle = float(np.average(fed, weights=weight))
+        centred = fed - middle
         slope = float((weight * centred) @ fall / max(float((weight * centred) @ centred), 1e-12))
-        common = float(np.average(fall, weights=weight)) - slope * float(np.average(fed, weights=weight))
+        common = float(np.average(fall, weights=weight)) - slope * middle
         if slope <= 0:  # feeding did not help anywhere: nothing is learnt of single clusters
             continue
         expected = slope * fed

@@ -67,10 +67,9 @@ def near_any(vectors: np.ndarray, others: np.ndarray, cosine: float) -> np.ndarr
         return found
     columns = np.ascontiguousarray(np.asarray(others, np.float32).T)
     for i in range(0, len(vectors), CHUNK):
+        x = np.asarray(vectors[i : i + CHUNK], np.float32)
         for j in range(0, columns.shape[1], 1024):
-            found[i : i + CHUNK] |= (np.asarray(vectors[i : i + CHUNK], np.float32) @ columns[:, j : j + 1024]).max(
-                1
-            ) >= cosine - ROUNDING
+            found[i : i + CHUNK] |= (x @ columns[:, j : j + 1024]).max(1) >= cosine - ROUNDING
     return found
 
 

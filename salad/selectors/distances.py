@@ -11,21 +11,14 @@ hundreds of them without rounding, in whatever order a matrix product does. No c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 
 import numpy as np
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from salad.selectors.base import PoolView
 
 ROWS = 2048  # texts in memory as float64 at once
 CENTRES = 256  # centres that they are compared with in one product
 WORTH = 3000  # distances that cost as much as one small product more
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
 
 
 class Nearest:
@@ -79,8 +72,7 @@ class Nearest:
     def squared(self, x: np.ndarray, c: np.ndarray) -> np.ndarray:
         """(n, m), or (n,) for one c, float64: |x - c|² in one product, (x, 1, |x|²) · (-2c, |c|², 1)."""
         turned = np.concatenate([-2 * c[..., :-2], c[..., -1:], c[..., -2:-1]], axis=-1)
-        with _blas().limit(limits=1):  # of thousands of small products, on shared cores, a second thread is waited for
-            d = np.maximum(x @ turned.T, 0.0)
+        d = np.maximum(x @ turned.T, 0.0)
         self.evaluations += d.size
         return d
 

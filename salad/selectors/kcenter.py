@@ -7,6 +7,7 @@ import numpy as np
 from salad.selectors.base import Budget, PoolView, Selection
 from salad.selectors.distances import Nearest
 from salad.selectors.tools import SLACK, take_within
+from salad.threads import one_blas_thread
 
 BATCH = 4096  # texts with the highest bounds that are looked at together, at least; at most, those picked from in a row
 
@@ -22,6 +23,7 @@ class KCenter:
 
     name = "kcenter"
 
+    @one_blas_thread()  # of thousands of small products, a second thread is mostly waited for
     def select(self, pool: PoolView, budget: Budget, rng: np.random.Generator) -> Selection:
         near = Nearest(pool, rng)
         free = near.rows  # of equally far texts, the first here is taken

@@ -7,6 +7,7 @@ import numpy as np
 from salad.selectors.base import Budget, PoolView, Selection
 from salad.selectors.distances import Nearest
 from salad.selectors.tools import SLACK, first_within
+from salad.threads import one_blas_thread
 
 BATCH = 512  # texts proposed at once, at least
 LEAST = 1e-9  # nats: a lower D of content counts as this
@@ -24,6 +25,7 @@ class KMeansPlusPlus:
 
     name = "kmeans++"
 
+    @one_blas_thread()  # of thousands of small products, a second thread is mostly waited for
     def select(self, pool: PoolView, budget: Budget, rng: np.random.Generator) -> Selection:
         near = Nearest(pool, rng)
         free = near.rows

@@ -89,12 +89,11 @@ def members(pool: PoolView, rng: np.random.Generator) -> list[np.ndarray]:
     return [rows[np.argsort(u[rows])] for rows in parts]
 
 
-def chosen_by_share(pool: PoolView, share: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(n,) probability of each row to be drawn first when a cluster is drawn by `share` (K,), then a free text inside."""
+def first_draw(pool: PoolView, share: np.ndarray) -> np.ndarray:
+    """(K,) probability of a free text of each cluster to be the first one when a cluster is drawn by `share`, a text inside."""
     sizes = np.bincount(pool.cluster[~pool.taken], minlength=len(share))
     fed = np.where(sizes > 0, share, 0.0)
-    of = pool.cluster[rows]
-    return np.asarray(fed[of] / fed.sum() / sizes[of]) if len(rows) else np.zeros(0)
+    return np.asarray(fed / (fed.sum() or 1.0) / np.maximum(sizes, 1))
 
 
 def draw_clusters(
@@ -104,11 +103,11 @@ def draw_clusters(
 
     An exhausted cluster's share goes to the others in proportion to theirs. why: the reason, by cluster.
     """
-    sizes = np.bincount(pool.cluster[~pool.taken], minlength=len(share))
-    weight = (share / np.maximum(sizes, 1))[pool.cluster]
-    keys, free = draw(weight, pool, rng), pool.free
+    chance, free = first_draw(pool, share), pool.free
+    keys = draw(chance[pool.cluster], pool, rng)
     rows = first_within(keys[free], free, pool.est_seconds, budget.seconds)
-    return Selection(rows, chosen_by_share(pool, share, rows), [why(c) for c in pool.cluster[rows].tolist()])
+    cluster = pool.cluster[rows]
+    return Selection(rows, chance[cluster], [why(c) for c in cluster.tolist()])
 
 
 Fill = Callable[[np.ndarray, float], np.ndarray]  # (free rows of a cluster in random order, its seconds) -> rows, best first
@@ -141,7 +140,7 @@ def fill_quotas(
     rows = np.concatenate([rows, extra])
     ends = [how] * (len(rows) - len(extra)) + ["fills the end of the budget"] * len(extra)
     reasons = [f"{why(c)}; {end}" for c, end in zip(pool.cluster[rows].tolist(), ends, strict=True)]
-    return Selection(rows, chosen_by_share(pool, share, rows), reasons)
+    return Selection(rows, first_draw(pool, share)[pool.cluster[rows]], reasons)
 
 
 def by_target(pool: PoolView) -> Callable[[int], str]:

@@ -20,7 +20,7 @@ from salad.pipeline.simulation.source import Change, Speech
 
 CELLS = 1_024
 REACHES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # 1 - cosine over which speech is still nearby: the best-fitting is taken
-ASSUMED_BETA = 0.3  # where no text was measured around a round; the demo's is 0.4
+ASSUMED_BETA = 0.3  # where no text was measured around a round; the demo's runs gave 0.2 and 0.4
 MOST_LOCAL = 0.95  # of a fit: with all of it, a text far from all that was heard would have heard nothing
 LEAST = 1e-3  # of N: what a text has heard at least
 

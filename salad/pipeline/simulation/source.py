@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 from salad.artifact import read_manifest
 from salad.config import Config
 from salad.errors import SaladError
+from salad.pipeline import shards
+from salad.pipeline.cluster import load_assignment
+from salad.pipeline.embed import load_embeddings
 from salad.pipeline.estimate import signal_of
 from salad.pipeline.flags import OUT
 from salad.pipeline.pool import read_pool
@@ -80,8 +83,7 @@ def read_source(folder: Path) -> Source:
 
 def _read(run: Store, config: Config) -> Source:
     pool = read_pool(run.path("pool"), ["id", "n_words", "n_heard", "est_seconds"])
-    wide = np.load(run.path("embeddings") / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    cluster = np.load(run.path("clusters") / "assignment.npy", allow_pickle=False)
+    wide, cluster = load_embeddings(run.path("embeddings")), load_assignment(run.path("clusters"))
     if not len(wide) == len(cluster) == pool.num_rows > 0:
         raise ValueError(f"{pool.num_rows} texts, {len(wide)} embeddings, {len(cluster)} clusters")
     n = pool.num_rows
@@ -106,10 +108,10 @@ def _read(run: Store, config: Config) -> Source:
         raise ValueError("no probe of the pool has a D")
 
     def speech(name: str) -> Speech | None:
-        files = sorted((run.path(name) / "data").glob("*.parquet"))
+        files = shards.shard_files(run.path(name))
         if not files or "seconds" not in pq.read_schema(files[0]).names:
             return None
-        table = pa.concat_tables([pq.read_table(p, columns=["id", "seconds"]) for p in files])
+        table = shards.read_columns(run.path(name), ["id", "seconds"])
         heard, seconds = rows_of(table), table["seconds"].to_numpy().astype(np.float64)
         return Speech(reduced(heard) if (heard >= 0).all() else None, seconds)
 

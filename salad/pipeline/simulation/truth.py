@@ -163,7 +163,7 @@ def draw_truth(
         return np.asarray(np.cos(at, out=at) @ height)
 
     near = probes.vectors.astype(np.float32)
-    y = np.log(np.maximum(source.signal, max(surrogate.FLOOR * source.signal.mean(), surrogate.TINY)))
+    y = surrogate.logs(source.signal)
     prior = probes.layout @ slopes + surface(near) + of_cluster[probes.cluster]
     missed = s.inverse @ (y - s.centre - prior - np.sqrt(noise) * rng.normal(size=len(y)))
     slopes = slopes + linear * (probes.layout.T @ missed)
