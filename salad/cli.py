@@ -128,6 +128,48 @@ def inspect(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A run (the speech of all its rounds), or one speech folder.")],
+    to: Annotated[str, typer.Option("--to", help="hub, lhotse, nemo-manifest or webdataset.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder. It appears when everything is in it.")],
+    repo: Annotated[
+        str | None, typer.Option("--repo", help="With --to hub: also upload it, as USER/NAME; private, unless --public.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --repo: for everyone to see.")] = False,
+    shard_rows: Annotated[int, typer.Option(help="Texts a file, of hub and webdataset.", min=1)] = 1000,
+    language: Annotated[str, typer.Option(help="ISO 639-1 code of what is spoken.")] = "en",
+) -> None:
+    """Speech for other programs: Parquet for the Hugging Face hub, Lhotse cuts, a NeMo manifest, or WebDataset tars.
+
+    Each comes with a dataset card: voices and their licences, seconds, budget, CER, how the texts were chosen, how to open it.
+
+    For example: salad export runs/demo --to lhotse --out demo-cuts
+    """
+    from salad import console
+    from salad.pipeline import export as exporting
+    from salad.pipeline.export import hub
+    from salad.pipeline.export.corpus import find_corpus
+    from salad.pipeline.stages import Stage
+
+    if repo is not None:
+        if to != "hub":
+            raise SaladError(f"--repo goes with --to hub, not with --to {to}", "leave one of the two out")
+        hub.check_repo(repo)
+    corpus = find_corpus(folder)
+    bar = Stage("export", lambda out, progress: {}, {}, total=corpus.rows, unit="texts")
+    with console.stage_progress(bar) as shown:
+        options = exporting.Options(shard_rows, language=language, progress=console.interruptible(shown))
+        written = exporting.export(corpus, to, out, options)
+    said = f"{written.texts:,} texts in {written.files:,} files, {written.bytes / 1e6:,.1f} MB: {written.folder}"
+    console.console.print(said, markup=False, soft_wrap=True)
+    if written.left_out:
+        lost = f"{len(written.left_out):,} texts had no usable sound: {written.folder / exporting.LEFT_OUT}"
+        console.console.print(lost, markup=False, soft_wrap=True)
+    if repo is not None:
+        console.console.print(hub.push(out, repo, private=not public), markup=False, soft_wrap=True)
+
+
+@app.command()
 def strategies() -> None:
     """Every selection strategy that can be named, where it comes from, and what it does.
 
@@ -149,6 +191,20 @@ def strategies() -> None:
             line = f"[red]{escape(str(e))}[/]"
         console.print(f"[bold]{escape(name):<20}[/] {line}", soft_wrap=True)
         console.print(f"{'':<20} [dim]{escape(found.origin)} · {escape(found.target)}[/]", soft_wrap=True)
+
+
+@app.command()
+def voices(
+    engine: Annotated[str | None, typer.Argument(help="Only this engine, all its voices: a name or file.py:Class.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Of an engine with several: a name, a folder or a file.")] = None,
+) -> None:
+    """Every voice that can be named: its engine, language, rate, licence, and what a second of its speech costs here.
+
+    All voices of Kokoro: salad voices kokoro. Of a Coqui model: salad voices coqui --model tts_models/en/vctk/vits
+    """
+    from salad.voices import show
+
+    show(engine, model)
 
 
 @app.command()

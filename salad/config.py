@@ -58,9 +58,23 @@ class Pool(Part):
         return self
 
 
-class Natural(Part):
-    """Stage I speech: shards in our own format, or pool texts of some domains spoken in their stead."""
+class Recordings(Part):
+    """Recorded speech with transcripts: a hub dataset, an audio folder with metadata, or Lhotse cuts (docs/natural.md)."""
 
+    dataset: str  # hub name, Parquet glob, folder with metadata.csv / .jsonl / .parquet, or *.jsonl(.gz) of Lhotse cuts
+    subset: str | None = None
+    split: str = "train"
+    audio_column: str = "audio"
+    text_column: str = "text"
+    words_column: str | None = None  # [{word, start, end}] in seconds; None: whole utterances are spans
+    group_column: str | None = None  # speaker or recording: only utterances of one group stand side by side
+    limit: int | None = Field(None, ge=1)  # utterances
+
+
+class Natural(Part):
+    """Stage I speech: recordings, shards in our own format, or pool texts of some domains spoken in their stead."""
+
+    recordings: Recordings | None = None
     shards: str | None = None
     domains: list[str] = []
     seconds: float = Field(3600, gt=0)
@@ -116,13 +130,57 @@ class Select(Part):
         return self
 
 
-class Speech(Part):
-    engine: str = "hibari"
+class Voice(Part):
+    """A voice and its share of the texts; with pitch or tempo changed it stands for another speaker."""
+
+    engine: str = "hibari"  # a name from `salad voices`, file.py:Class or package.module:Class
     voice: str = "heart"
+    model: str | None = None  # of an engine that has several: a name, a folder or a file
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    pitch: float = Field(0.0, ge=-12, le=12)  # semitones
+    tempo: float = Field(1.0, ge=0.5, le=2)  # 2: twice as fast
+
+    @property
+    def label(self) -> str:
+        """What reports and shards call it."""
+        pitch = f" pitch{self.pitch:+g}" if self.pitch else ""
+        tempo = f" tempo{self.tempo:g}" if self.tempo != 1 else ""
+        return f"{self.voice}{pitch}{tempo}"
+
+    @property
+    def who(self) -> tuple[str, str | None, str, float, float]:
+        """What makes it this voice and no other: all but its weight."""
+        return self.engine, self.model, self.voice, self.pitch, self.tempo
+
+
+class Quality(Part):
+    """What a synthesised sample must be, or it is turned down with its reason and replaced."""
+
     max_cer: float = Field(0.3, gt=0)
-    min_words_per_second: float = Field(1.0, gt=0)
+    min_words_per_second: float = Field(1.5, gt=0)
     max_words_per_second: float = Field(6.0, gt=0)
+    max_edge_silence: float = Field(0.3, gt=0)  # seconds before the first and after the last word of a span, once trimmed
+    max_pause: float = Field(1.5, gt=0)  # seconds of silence inside a span
+    max_clipped: float = Field(1e-4, ge=0, lt=1)  # share of samples at full scale before levelling
+    min_seconds: float = Field(0.2, gt=0)  # of every span …
+    max_seconds: float = Field(30.0, gt=0, le=30)  # … Whisper hears no more
+    level: float = Field(-26.0, ge=-60, le=-10)  # dBFS of active speech, to which every sample is brought (ITU-T P.56)
+
+
+class Speech(Part):
+    voices: list[Voice] = Field([Voice()], min_length=1)  # each text has one of them, by seed and id
+    heldout_voice: Voice | None = None  # speaks the held-out texts, and nothing that teaches; None: `voices` do
+    cut: Literal["spans", "texts"] = "spans"  # say each span by itself, or whole texts, cut where the engine says words end
+    quality: Quality = Quality()
     shard_rows: int = Field(128, ge=1)
+    workers: int | None = Field(None, ge=0)  # processes that speak; None: as many as cores; 0: none, in this process
+    time_limit: float = Field(60.0, gt=0)  # seconds for one text, from when a worker has its model; then it is tried elsewhere
+
+    @model_validator(mode="after")
+    def _heldout_is_unheard(self) -> Speech:
+        if self.heldout_voice and self.heldout_voice.who in {v.who for v in self.voices}:
+            raise ValueError(f"heldout_voice {self.heldout_voice.label} is one of `voices`, so training would hear it")
+        return self
 
 
 class Interleave(Part):
@@ -206,8 +264,9 @@ class Config(Part):
 
     @model_validator(mode="after")
     def _natural_speech_given(self) -> Config:
-        if not self.natural.shards and not self.natural.domains:
-            raise ValueError("natural: give `shards` (speech you have) or `domains` (pool texts spoken instead)")
+        n = self.natural
+        if sum(map(bool, (n.recordings, n.shards, n.domains))) != 1:
+            raise ValueError("natural: give one of `recordings`, `shards` (speech you have) or `domains` (pool texts spoken)")
         return self
 
 

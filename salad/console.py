@@ -24,7 +24,7 @@ errors = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def stage_progress(stage: Stage) -> Iterator[Callable[[float], None]]:
+def stage_progress(stage: Stage) -> Iterator[Callable[..., None]]:
     """A live bar on a terminal, a line every 15 s elsewhere; gives the callback that stages report to."""
     if not console.is_terminal:
         yield _plain_progress(stage)
@@ -35,26 +35,32 @@ def stage_progress(stage: Stage) -> Iterator[Callable[[float], None]]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(stage.name, total=stage.total, count="")
-        yield lambda done: bar.update(task, completed=done, count=_count(done, stage))
+
+        def report(done: float, total: float | None = None) -> None:
+            total = total or stage.total
+            bar.update(task, completed=done, total=total, count=_count(done, total, stage.unit))
+
+        yield report
 
 
-def _plain_progress(stage: Stage) -> Callable[[float], None]:
+def _plain_progress(stage: Stage) -> Callable[..., None]:
     started = last = time.monotonic()
 
-    def report(done: float) -> None:
+    def report(done: float, total: float | None = None) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= 15:
             last = now
-            left = f", {(now - started) * (stage.total - done) / done:.0f} s left" if stage.total and done else ""
-            console.print(f"    {stage.name}: {_count(done, stage)}{left}")
+            total = total or stage.total
+            left = f", {max(0.0, (now - started) * (total - done) / done):.0f} s left" if total and done else ""
+            console.print(f"    {stage.name}: {_count(done, total, stage.unit)}{left}")
 
     return report
 
 
-def _count(done: float, stage: Stage) -> str:
-    of = f"/{stage.total:,.0f}" if stage.total else ""
-    return f"{done:,.0f}{of} {stage.unit}"
+def _count(done: float, total: float | None, unit: str) -> str:
+    of = f"/{total:,.0f}" if total else ""
+    return f"{done:,.0f}{of} {unit}"
 
 
 def stop_if_interrupted() -> None:
@@ -63,12 +69,12 @@ def stop_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
-def interruptible(shown: Callable[[float], None]) -> Callable[[float], None]:
+def interruptible(shown: Callable[..., None]) -> Callable[..., None]:
     """A progress callback that ends the work once Ctrl+C was pressed."""
 
-    def progress(done: float) -> None:
+    def progress(done: float, total: float | None = None) -> None:
         stop_if_interrupted()
-        shown(done)
+        shown(done, total)
 
     return progress
 

@@ -100,12 +100,13 @@ def _hub_answers(name: str) -> bool:
 def _speech(config: Config) -> Iterator[Finding]:
     from salad.tts.base import make_engine
 
-    what = f"engine {config.speech.engine}, voice {config.speech.voice}"
-    try:
-        make_engine(config.speech.engine, config.speech.voice)
-        yield Finding(True, what)
-    except SaladError as e:
-        yield Finding(False, what, str(e))
+    for voice in filter(None, [*config.speech.voices, config.speech.heldout_voice]):
+        what = f"engine {voice.engine}, voice {voice.label}"
+        try:
+            make_engine(voice.engine, voice.voice, voice.model)
+            yield Finding(True, what)
+        except SaladError as e:
+            yield Finding(False, what, str(e))
 
 
 def _selector(config: Config) -> Finding:

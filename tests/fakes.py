@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from salad.tts.base import Speech
+from salad.tts.base import Speech, VoiceInfo
 
 RATE = 16_000
 WORDS = {
@@ -24,8 +24,8 @@ class ToneEngine:
 
     name = "tones"
 
-    def voices(self) -> list[str]:
-        return ["tone"]
+    def voices(self) -> list[VoiceInfo]:
+        return [VoiceInfo("tone", RATE)]
 
     def synthesize(self, texts: list[str], voice: str) -> list[Speech]:
         return [Speech(self._wave(text), RATE) for text in texts]
@@ -124,7 +124,7 @@ def write_config(folder: Path, models: dict[str, str], **changes: object) -> Pat
         "cluster": {"k": 4},
         "probe": {"per_cluster": 3, "budget": 100, "waves": 2, "heldout": 9},
         "select": {"budget": 100, "near": None},  # random weights embed all texts alike
-        "speech": {"engine": engine, "voice": "tone", "shard_rows": 6},
+        "speech": {"voices": [{"engine": engine, "voice": "tone"}], "shard_rows": 6, "workers": 0},
         "interleave": {"start": "speech", "text_words": [3, 8], "speech_words": [2, 6]},
         "student": {"adapter": {"layers": 1, "width": 16, "mlp": 32, "heads": 2, "kv_heads": 1}, "lm": "frozen"},
         "train": {

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+TONES = f"{ROOT}/tests/fakes.py:ToneEngine"
 
 
 def salad(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
@@ -99,8 +100,8 @@ def test_configuration_errors(fake_config_path: Path) -> None:
     [
         ({"select__budget": 99_999}, "select.budget is 99999 s but the texts left in the pool make"),
         ({"select__selector": "importence"}, "unknown selector 'importence'; did you mean 'importance'?"),
-        ({"speech__engine": "hibary"}, "unknown engine 'hibary'; did you mean 'hibari'?"),
-        ({"speech__voice": "toné"}, "has no voice 'toné'; did you mean 'tone'?"),
+        ({"speech__voices": [{"engine": "hibary"}]}, "unknown engine 'hibary'; did you mean 'hibari'?"),
+        ({"speech__voices": [{"engine": TONES, "voice": "toné"}]}, "has no voice 'toné'; did you mean 'tone'?"),
         ({"cluster__k": 5_000}, "cluster.k is 5000 but the pool has"),
         ({"probe__heldout": 5_000}, "probe.heldout is 5000 but"),
         ({"natural__seconds": 99_999}, "natural.seconds is 99999 but"),

@@ -43,10 +43,11 @@ class StageProgress:
         self.artifact: UUID | None = None
         self.shown = time.monotonic()
 
-    def __call__(self, done: float) -> None:
+    def __call__(self, done: float, total: float | None = None) -> None:
         if time.monotonic() - self.shown >= SECONDS_BETWEEN_UPDATES:
-            of = f" of {self.stage.total:,.0f}" if self.stage.total else ""
-            percent = min(100.0, 100 * done / self.stage.total) if self.stage.total else 0.0
+            total = total or self.stage.total
+            of = f" of {total:,.0f}" if total else ""
+            percent = min(100.0, 100 * done / total) if total else 0.0
             self._show(percent, f"{self.stage.name}: {done:,.0f}{of} {self.stage.unit}")
 
     def finish(self, seconds: float) -> None:

@@ -1,7 +1,7 @@
-"""Which texts can be spoken: cleaning, splitting into passages, and a reason for every refusal.
+"""What goes into the pool: cleaning, splitting into passages, and a reason for every refusal.
 
-Languages written in Latin letters. What an English voice would stumble over (markup, symbols, addresses,
-much arithmetic) is refused with a reason and not repaired.
+English. What nobody could read aloud is refused (`salad/tts/speakable/refuse.py`); what can be rewritten so that a voice can
+say it stays as it is, because the student reads the original.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from salad.tts.speakable.refuse import refusal as unspeakable
+
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9])")
+LEAST_READ = 0.5  # letters and digits of all characters
 _PARAGRAPH = re.compile(r"\s*\n\s*\n\s*")
-_ADDRESS = re.compile(r"://|www\.|@|\.(?:com|org|net|html?|php)\b", re.IGNORECASE)
-_MARKUP = re.compile(r"<[^>]*>|&[a-z]+;|&#\d+;")
-_PUNCTUATION = set(" .,;:!?'\"()-–—‘’“”…/&%$")
-LONGEST_WORD = 30
-MOST_DIGITS = 0.08  # of all characters
 
 
 def clean(text: str) -> str:
@@ -68,30 +66,12 @@ def _cut(words: list[str], most: int) -> list[list[str]]:
 
 
 def refusal(passage: str, min_words: int, max_words: int) -> str | None:
-    """Why a passage cannot be spoken, or None."""
-    words = passage.split()
-    if len(words) < min_words:
+    """Why a passage is not for the pool, or None. What can be read aloud once it is rewritten may stay."""
+    n_words = len(passage.split())
+    if n_words < min_words:
         return "too short"
-    if len(words) > max_words:
+    if n_words > max_words:
         return "too long"
-    if max(map(len, words)) > LONGEST_WORD:
-        return "overlong word"
-    if _MARKUP.search(passage):
-        return "markup"
-    if _ADDRESS.search(passage):
-        return "address"
-    letters = digits = 0
-    for c in passage:
-        if c.isdigit():
-            digits += 1
-        elif c.isalpha():
-            if not c.isascii() and not unicodedata.name(c, "").startswith("LATIN"):
-                return "other script"
-            letters += 1
-        elif c not in _PUNCTUATION:
-            return "symbol"
-    if digits > MOST_DIGITS * len(passage):
-        return "mostly numbers"
-    if letters < 0.6 * len(passage):
+    if sum(map(str.isalnum, passage)) < LEAST_READ * len(passage):
         return "mostly punctuation"
-    return None
+    return unspeakable(passage)

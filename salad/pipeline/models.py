@@ -9,11 +9,11 @@ from typing import Any
 
 from salad import assets
 from salad.config import Config
-from salad.tts.base import Engine, make_engine
+from salad.tts.workers import Speakers, open_speakers
 
 
 class Models:
-    """Teacher, tokenizer, encoder, engine and ASR of one configuration."""
+    """Teacher, tokenizer, encoder, speakers and ASR of one configuration."""
 
     def __init__(self, config: Config) -> None:
         from salad.devices import pick_dtype
@@ -47,8 +47,14 @@ class Models:
         return ShortWhisper(self.config.models.asr, self.dtype) if self.config.models.asr else None
 
     @cached_property
-    def engine(self) -> Engine:
-        return make_engine(self.config.speech.engine, self.config.speech.voice)
+    def speakers(self) -> Speakers:
+        """Warm processes that speak; they end with `close`, or with this process."""
+        speech = self.config.speech
+        return open_speakers(speech.workers, speech.time_limit, speech.quality.level)
+
+    def close(self) -> None:
+        if "speakers" in self.__dict__:
+            self.__dict__.pop("speakers").close()
 
 
 def quiet_libraries() -> None:

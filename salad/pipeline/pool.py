@@ -17,17 +17,18 @@ from salad import assets
 from salad.config import Config, Source
 from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages, refusal
+from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
-from salad.trainer.interleave import plan_spans
-from salad.tts.base import SpeakingRate, make_engine, measure_rate
+from salad.pipeline.script import measure_rates, write_script
+from salad.tts.base import SpeakingRate
 
 PART_ROWS = 50_000
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
 
 
-def build_pool(out: Path, config: Config, progress: Callable[[int], None]) -> dict[str, Any]:
-    """Write `part-*.parquet` (schema POOL); returns counts, refusals by reason, and the voice's rate."""
-    prices = _Prices(config)
+def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write `part-*.parquet` (schema POOL); returns counts, refusals by reason, and the voices' rates."""
+    config, prices = models.config, _Prices(models)
     refused: Counter[str] = Counter()
     writer = _Parts(out, prices)
     seen: set[bytes] = set()
@@ -58,16 +59,9 @@ def build_pool(out: Path, config: Config, progress: Callable[[int], None]) -> di
     return {
         "passages": writer.rows,
         "refused": dict(refused.most_common()),
-        "rate": asdict(prices.rate) if prices.rate else None,
+        "rates": {voice: asdict(rate) for voice, rate in prices.rates.items()},
         "domains": writer.domains,
     }
-
-
-def spoken_ranges(text: str, text_id: str, config: Config) -> list[tuple[int, int]]:
-    """Character ranges of the spans of a text that are spoken."""
-    plan = config.interleave
-    spans = plan_spans(text, text_id, config.seed, plan.speech_words, plan.text_words, plan.start)
-    return [(s.char_start, s.char_end) for s in spans if s.modality == "speech"]
 
 
 def read_pool(folder: Path, columns: list[str] | None = None) -> pa.Table:
@@ -186,24 +180,24 @@ class _NearDuplicates:
 
 
 class _Prices:
-    """`est_seconds` of rows: their planned spoken spans at the rate of the voice, measured on the first part."""
+    """`est_seconds` of rows: their planned spoken spans at the rates of their voices, measured on the first part."""
 
     CALIBRATION_TEXTS = 64
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.engine = make_engine(config.speech.engine, config.speech.voice)
-        self.rate: SpeakingRate | None = None
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.rates: dict[str, SpeakingRate] = {}
 
     def __call__(self, rows: list[dict[str, Any]]) -> None:
-        ranges = [spoken_ranges(row["text"], row["id"], self.config) for row in rows]
-        if self.rate is None:
-            some = range(0, len(rows), max(1, len(rows) // self.CALIBRATION_TEXTS))
-            spans = [rows[i]["text"][a:b].strip() for i in some for a, b in ranges[i]]
-            self.rate = measure_rate(self.engine, self.config.speech.voice, spans)
-        for row, spoken in zip(rows, ranges, strict=True):
-            row["n_heard"] = sum(len(row["text"][a:b].split()) for a, b in spoken)
-            row["est_seconds"] = sum(self.rate.seconds(b - a) for a, b in spoken)
+        config = self.models.config
+        scripts = [write_script(row, config, config.speech.voices) for row in rows]
+        if not self.rates:
+            some = scripts[:: max(1, len(rows) // self.CALIBRATION_TEXTS)]
+            self.rates = measure_rates(some, config, self.models.speakers)
+        for row, script in zip(rows, scripts, strict=True):
+            rate = self.rates[script.job.voice.label]
+            row["n_heard"] = sum(len(row["text"][a:b].split()) for a, b in script.ranges)
+            row["est_seconds"] = sum(rate.seconds(len(said)) for said in script.said)
 
 
 class _Parts:

@@ -20,10 +20,10 @@ from salad.pipeline import shards
 from salad.pipeline.cluster import load_assignment
 from salad.pipeline.estimate import allocate, means
 from salad.pipeline.flags import OUT
+from salad.pipeline.ledger import Order
 from salad.pipeline.pool import read_pool
 from salad.pipeline.score import chosen_gamma
 from salad.pipeline.select import taken_ids
-from salad.pipeline.synthesize import Order
 from salad.seeds import generator
 
 NATURAL_SPARE = 1.2  # of natural.seconds is lined up, for what is turned down or shorter than expected

@@ -80,6 +80,7 @@ SELECTION = pa.schema(
 _SPAN = pa.struct(
     [
         ("text", pa.string()),
+        ("spoken", pa.string()),  # what the engine was given to say
         ("char_start", pa.int32()),
         ("char_end", pa.int32()),
         ("audio_start", pa.float64()),
@@ -97,14 +98,18 @@ _SPEECH = pa.schema(
         ("voice", pa.string()),
         ("spans", pa.list_(_SPAN)),  # what is heard, in order; the rest of `text` is read
         ("cer", pa.float32()),  # null: this sample was not checked
+        ("heard", pa.string()),  # what the ASR understood, spans divided by " | "
         ("words_per_second", pa.float32()),
-        ("peak", pa.float32()),
+        ("edge_silence", pa.float32()),  # seconds: the longest at the start or end of a span
+        ("pause", pa.float32()),  # seconds: the longest inside a span
+        ("clipped", pa.float32()),  # share of samples at full scale, as the engine gave them
+        ("gain", pa.float32()),  # dB that brought it to the level of speech.quality
+        ("peak", pa.float32()),  # of full scale, after that
     ]
 )
 
-REJECTED = pa.schema(
-    [*SELECTION, ("seconds", pa.float32()), ("cer", pa.float32()), ("heard", pa.string()), ("rejected", pa.string())]
-)
+# The same columns, each null where the text never came so far, and why it was turned down.
+REJECTED = pa.schema([*_SPEECH, ("rejected", pa.string())])
 
 
 def _hugging_face_feature(field: pa.Field) -> object:

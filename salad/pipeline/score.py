@@ -35,7 +35,7 @@ from salad.pipeline.flags import OUT, cluster_cer, flag_clusters
 from salad.pipeline.models import Models
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import CLUSTER_SCORES, PROBE_SCORES
-from salad.pipeline.synthesize import turned_down
+from salad.pipeline.shards import turned_down
 
 if TYPE_CHECKING:
     from salad.trainer.evaluate import Divergences

@@ -18,9 +18,10 @@ from salad.pipeline import shards
 from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
 from salad.pipeline.estimate import log_change, signal_of
+from salad.pipeline.ledger import Order
 from salad.pipeline.pool import read_pool
 from salad.pipeline.schema import SELECTION
-from salad.pipeline.synthesize import Order, turned_down
+from salad.pipeline.shards import turned_down
 from salad.seeds import generator
 from salad.selectors.base import Budget, ClusterTable, PastRound, PoolView, Selection, make_selector
 from salad.selectors.choose import RepeatCap, choose, near_any

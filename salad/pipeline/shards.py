@@ -2,79 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad import audio
+from salad.pipeline.ledger import NOT_REACHED
 from salad.pipeline.schema import REJECTED, speech_schema
 
 if TYPE_CHECKING:
     from salad.trainer.data import Utterance
 
-CARD = """---
-license: other
-language: en
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
----
-
-# Speech shards of SALAD
-
-`{name}`: {rows} texts, {seconds:.0f} seconds of synthetic speech by {engine} (voice {voice}).
-`spans` lists what is heard, with exact times; the rest of `text` is read. The columns are explained in
-docs/shards.md. `rejected.parquet` holds what was not used, each row with its reason.
-
-    datasets.load_dataset("{name}")                                 # decoding needs torchcodec
-    pyarrow.parquet.read_table("data/{first}")                      # or plain Parquet with FLAC bytes
-
-The texts and the voice keep their own licences; see docs/licences.md.
-"""
-
 
 def speech_row(
-    row: dict[str, Any], spoken: list[tuple[int, int]], waves: list[audio.Wave], rate: int, **facts: Any
+    row: dict[str, Any],
+    ranges: Sequence[tuple[int, int]],
+    said: Sequence[str],
+    flac: bytes,
+    rate: int,
+    ends: Sequence[int],
+    **facts: Any,
 ) -> dict[str, Any]:
-    """A row of the speech schema: the spans' sounds one after the other, with their exact times."""
-    import numpy as np
+    """A row of the speech schema: spans with their exact times in the sound.
 
-    spans, at = [], 0
-    for (start, end), wave in zip(spoken, waves, strict=True):
-        begin, at = at, at + len(wave)
-        spans.append(
-            {
-                "text": row["text"][start:end].strip(),
-                "char_start": start,
-                "char_end": end,
-                "audio_start": begin / rate,
-                "audio_end": at / rate,
-            }
-        )
-    whole = np.concatenate(waves)
+    ranges: their characters in the text. said: what was spoken for each. flac: their sounds one after the other. ends: the
+    sample at which each ends.
+    """
+    spans = [
+        {
+            "text": row["text"][start:end].strip(),
+            "spoken": spoken,
+            "char_start": start,
+            "char_end": end,
+            "audio_start": begin / rate,
+            "audio_end": finish / rate,
+        }
+        for (start, end), spoken, begin, finish in zip(ranges, said, [0, *ends[:-1]], ends, strict=True)
+    ]
     return {
         **row,
-        "audio": {"bytes": audio.to_flac(whole, rate), "path": f"{row['id']}.flac"},
+        "audio": {"bytes": flac, "path": f"{row['id']}.flac"},
         "sampling_rate": rate,
-        "seconds": len(whole) / rate,
+        "seconds": ends[-1] / rate,
         "spans": spans,
-        "peak": float(np.abs(whole).max()),
         **facts,
     }
 
 
 def write_speech(rows: list[dict[str, Any]], path: Path) -> None:
     """Small row groups, so that one sound can be read without its neighbours."""
-    pq.write_table(pa.Table.from_pylist(rows, speech_schema()), path, compression="zstd", row_group_size=32)
+    table = pa.Table.from_pylist(rows, speech_schema())
+    pq.write_table(table, path, compression="zstd", row_group_size=32, write_page_checksum=True)
 
 
 def write_rejected(rows: list[dict[str, Any]], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, REJECTED), path, compression="zstd")
+
+
+def turned_down(speech: Path, columns: list[str]) -> pa.Table:
+    """Of a published speech folder, the texts that were tried and not used; those whose turn never came are left out."""
+    rows = pq.read_table(speech / "rejected.parquet", columns=[*columns, "rejected"])
+    return rows.filter(pc.not_equal(rows["rejected"], NOT_REACHED)).select(columns)
 
 
 def shard_files(folder: Path) -> list[Path]:

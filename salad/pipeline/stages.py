@@ -15,7 +15,7 @@ from typing import Any
 import salad
 from salad import assets
 from salad.artifact import Manifest, make_key
-from salad.config import Config, Source, load_config
+from salad.config import Config, Source, Voice, load_config
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
 from salad.plugins import fingerprint
@@ -23,8 +23,8 @@ from salad.seeds import derive
 from salad.selectors.base import SELECTORS, make_selector
 from salad.tts.base import ENGINES, make_engine
 
-Progress = Callable[[float], None]
-CODE_VERSION = f"{salad.__version__}/3"  # raise the number when a stage's bytes change for equal inputs
+Progress = Callable[..., None]  # how much is done, and of how much where only the stage can tell
+CODE_VERSION = f"{salad.__version__}/4"  # raise the number when a stage's bytes change for equal inputs
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Run:
         """The stage's manifest when it need not run; reads the inputs' manifests and every byte of its own."""
         return self.store.valid(stage.name, self.key(stage))
 
-    def execute(self, stage: Stage, progress: Progress = lambda n: None) -> tuple[Manifest, bool]:
+    def execute(self, stage: Stage, progress: Progress = lambda *n: None) -> tuple[Manifest, bool]:
         """(manifest, whether it had to be built). Inputs must be published."""
         inputs = self._input_keys(stage)
         key = self._key(stage, inputs)
@@ -110,19 +110,28 @@ class Run:
     ) -> Stage:
         from salad.pipeline import synthesize
 
+        heldout = self.config.speech.heldout_voice
+        voices = [heldout] if heldout and name == "heldout" else self.config.speech.voices
+
         def checked(text_id: str) -> bool:
             return share >= 1 or derive(self.config.seed, "asr", text_id) < share * 2**63
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
-            return synthesize.build_speech(out, name, order(), self.config, self.models, progress, checked, judged)
+            session = synthesize.Session(self.models, voices, checked, judged)
+            return synthesize.build_speech(out, name, order(), session, progress)
 
-        parts = self._part("speech", "interleave", "models.asr", "probe", "natural")
+        parts = {"speech": self._spoken_by(*voices), **self._part("interleave", "models.asr", "probe", "natural")}
         if name.startswith("round-"):
             parts |= self._part("select.budget")
         elif name in self.waves:
             parts |= self._part("score", "select.gamma", "select.target_ess")
-        parts["code"] = fingerprint("engine", self.config.speech.engine, ENGINES)
         return Stage(name, build, {**parts, "share": share}, inputs, total=budget, unit="s of speech")
+
+    def _spoken_by(self, *voices: Voice) -> dict[str, Any]:
+        """What the sound of these voices depends on: not how many processes make it."""
+        speech = self.config.speech.model_dump(mode="json", exclude={"workers", "time_limit", "voices", "heldout_voice"})
+        code = [fingerprint("engine", v.engine, ENGINES) for v in voices]
+        return {**speech, "voices": [v.model_dump(mode="json") for v in voices], "code": code}
 
     def _prepared(self, name: str, speech: str) -> Stage:
         from salad.pipeline import distil
@@ -171,7 +180,7 @@ class Run:
             return {name: size for source in sources for name, size in pool.source_files(source).items()}
 
         def passages(out: Path, progress: Progress) -> dict[str, Any]:
-            return pool.build_pool(out, c, progress)
+            return pool.build_pool(out, self.models, progress)
 
         def embeddings(out: Path, progress: Progress) -> dict[str, Any]:
             return embed.build_embeddings(out, c, at("pool"), progress)
@@ -197,7 +206,7 @@ class Run:
             Stage(
                 "pool",
                 passages,
-                {**self._part("pool", "interleave", "speech.engine", "speech.voice"), "files": files(c.pool.sources)},
+                {**self._part("pool", "interleave"), "speech": self._spoken_by(*c.speech.voices), "files": files(c.pool.sources)},
                 unit="passages",
             ),
             Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
@@ -213,7 +222,7 @@ class Run:
         from salad.pipeline import distil, natural, probe
 
         c, at = self.config, self._path
-        if c.natural.shards:
+        if c.natural.shards or c.natural.recordings:
             spoken = natural.stage(self)
         else:
             spoken = self._speech(
@@ -255,7 +264,7 @@ class Run:
 
     def trained(self, rounds: int = 0) -> list[str]:
         """Speech artefacts of pool texts that teach, after so many rounds."""
-        natural = [] if self.config.natural.shards else ["natural"]
+        natural = ["natural"] if self.config.natural.domains else []
         return [*natural, *(f"round-{r:03d}/speech" for r in range(rounds))]
 
     def spoken(self, rounds: int = 0, waves: int | None = None) -> list[str]:
@@ -381,6 +390,7 @@ def open_run(config: str | Path, overrides: dict[str, Any], at_least: int = 1) -
 def _check_names(config: Config) -> None:
     """Names that would only be looked up after minutes of work: SaladError at once when one is wrong."""
     make_selector(config.select.selector, config.select.options)
-    make_engine(config.speech.engine, config.speech.voice)
+    for voice in filter(None, [*config.speech.voices, config.speech.heldout_voice]):
+        make_engine(voice.engine, voice.voice, voice.model)
     for name in filter(None, config.models.model_dump().values()):
         assets.check_name(name)

@@ -13,50 +13,79 @@ from salad.errors import SaladError
 
 FASTEST = 1e-3  # seconds a character: no voice speaks a thousand characters a second
 FEWEST_CHARS = 10  # between the shortest and the longest span, for a slope
-ENGINES = {"hibari": "salad.tts.hibari:HibariEngine"}
+ENGINES = {
+    "coqui": "salad.tts.coqui:CoquiEngine",
+    "espeak": "salad.tts.espeak:EspeakEngine",
+    "hibari": "salad.tts.hibari:HibariEngine",
+    "kokoro": "salad.tts.kokoro:KokoroEngine",
+    "piper": "salad.tts.piper:PiperEngine",
+}
+
+
+@dataclass(frozen=True)
+class WordTime:
+    """When the word `text[char_start:char_end]` of a synthesised text is heard, in seconds."""
+
+    char_start: int
+    char_end: int
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
 class Speech:
-    """Sound of one text: float32 mono in [-1, 1]."""
+    """Sound of one text: float32 mono in [-1, 1]; `words` where the engine knows when it says what."""
 
     wave: Wave
     rate: int
+    words: tuple[WordTime, ...] | None = None
 
     @property
     def seconds(self) -> float:
         return len(self.wave) / self.rate
 
 
-def trim_silence(wave: Wave, rate: int, keep: float = 0.05, floor: float = 0.01) -> Wave:
-    """Cut leading and trailing samples below `floor` of full scale, but for `keep` seconds of them.
+@dataclass(frozen=True)
+class VoiceInfo:
+    """A voice as `salad voices` lists it; rate: samples a second. local: nothing has to be fetched to hear it."""
 
-    Spans of words stand side by side in a context: their pauses would cost budget and positions.
-    """
-    loud = np.flatnonzero(np.abs(wave) > floor)
-    if len(loud) == 0:
-        return wave
-    margin = int(keep * rate)
-    return wave[max(0, loud[0] - margin) : loud[-1] + 1 + margin]
+    name: str
+    rate: int
+    language: str = "en"
+    licence: str = "unknown"
+    local: bool = True
 
 
 class Engine(Protocol):
-    """Text in, speech out. The same text and voice always give the same samples."""
+    """Text in, speech out. The same list of texts and voice always gives the same samples.
+
+    Made without arguments, or with the model's name, folder or file where one engine has several (`voice.model` in a
+    configuration). Making one and `voices()` are quick: they look for packages and files, and `synthesize` loads the model
+    when first called. Each worker process has its own engine and one thread for it.
+    """
 
     name: str
 
-    def voices(self) -> list[str]: ...
+    def voices(self) -> list[VoiceInfo]: ...
 
-    def synthesize(self, texts: list[str], voice: str) -> list[Speech]: ...
+    def synthesize(self, texts: list[str], voice: str) -> list[Speech]:
+        """One Speech a text, in order. A text that the engine cannot read gives an empty wave and stops nobody else's."""
+        ...
 
 
-def make_engine(name: str, voice: str) -> Engine:
-    """The engine by name or `file.py:Class`; raises SaladError for an unknown engine or voice."""
+def make_engine(name: str, voice: str, model: str | None = None) -> Engine:
+    """The engine by name, `file.py:Class` or `package.module:Class`.
+
+    SaladError for an unknown engine or voice, a missing package (with how to install it) or a model that is not there.
+    """
     from salad.errors import nearest
 
-    engine: Engine = plugins.find("engine", name, ENGINES)()
-    if voice not in (voices := engine.voices()):
-        raise SaladError(f"engine '{name}' has no voice '{voice}'{nearest(voice, voices)}", f"known: {', '.join(voices)}")
+    kind = plugins.find("engine", name, ENGINES)
+    engine: Engine = kind() if model is None else kind(model)
+    voices = [v.name for v in engine.voices()]
+    if voices and voice not in voices:  # none: they are known once the model was fetched
+        of = f" with model {model}" if model else ""
+        raise SaladError(f"engine '{name}'{of} has no voice '{voice}'{nearest(voice, voices)}", f"known: {', '.join(voices)}")
     return engine
 
 
@@ -71,18 +100,16 @@ class SpeakingRate:
         return max(self.per_span + self.per_char * chars, 0.1)
 
 
-def measure_rate(engine: Engine, voice: str, texts: list[str]) -> SpeakingRate:
-    """Least-squares fit of the seconds that `texts` take on their characters.
+def fit_rate(seconds: np.ndarray, chars: np.ndarray, who: str) -> SpeakingRate:
+    """Least-squares fit of the seconds that spans take on their characters; `who` speaks, for the error message.
 
     Give spans like those that will be spoken: long words take less time a character than short ones.
     """
-    seconds = np.array([s.seconds for s in engine.synthesize(texts, voice)])
-    chars = np.array([len(t) for t in texts], dtype=np.float64)
-    design = np.stack([np.ones(len(texts)), chars], axis=1)
+    design = np.stack([np.ones(len(chars)), chars], axis=1)
     if np.ptp(chars) < FEWEST_CHARS:  # no slope can be told from spans of one length
         per_span, per_char = 0.0, float(seconds.sum() / chars.sum())
     else:
         (per_span, per_char), *_ = np.linalg.lstsq(design, seconds, rcond=None)
     if per_char < FASTEST:
-        raise SaladError(f"voice '{voice}' of engine '{engine.name}' does not speak longer for longer text", "try another voice")
+        raise SaladError(f"{who} does not speak longer for longer text", "try another voice")
     return SpeakingRate(float(per_span), float(per_char))

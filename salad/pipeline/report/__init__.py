@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that opens from disk, with its figures and sounds beside it, no network.
+"""The report of a run: HTML pages that open from disk, with their figures and sounds beside them, no network.
 
 Everything is read from published artefacts. What is not published yet is left out and named at the top.
 """
@@ -24,12 +24,14 @@ from salad.artifact import Manifest
 from salad.errors import SaladError
 from salad.pipeline import summary
 from salad.pipeline.pool import read_pool
-from salad.pipeline.report import figures, samples
+from salad.pipeline.report import figures, listening, rates, samples
 from salad.pipeline.report.calibration import calibration
 from salad.pipeline.report.flagged import flagged, probe_folders
 from salad.pipeline.report.story import story
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from salad.pipeline.stages import Run
 
 
@@ -53,10 +55,13 @@ def write_report(run: Run) -> Path:
 
 
 def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict[str, Any]:
-    """Write index.html, plotly.min.js, config.yaml and audio/ into `out`; the same artefacts give the same bytes."""
+    """Write the pages, plotly.min.js, config.yaml and audio/ into `out`; the same artefacts give the same bytes."""
     from plotly.offline import get_plotlyjs
 
     shutil.rmtree(out / "audio", ignore_errors=True)
+    environment = _environment()
+    tried = rates.tried(run, rates.synthesised(run))
+    heard = _write_listening(out, run, environment, tried)
     round_ = samples.last_spoken_round(run)
     speech = None if round_ is None else run.store.path(f"round-{round_:03d}/speech")
     selected = samples.selected(speech, out / "audio") if speech else []
@@ -67,7 +72,7 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
         plots["calibration"] = prediction.figure
     rounds = figures.scored_rounds(run)
     config = yaml.safe_dump(run.config.model_dump(mode="json", exclude={"runs_dir"}), sort_keys=False, allow_unicode=True)
-    page = _environment().get_template("page.html")
+    page = environment.get_template("page.html")
     html = page.render(
         name=run.config.name,
         missing=[s.name for s in run.stages[:-1] if not summary.published(run, s.name)],
@@ -84,8 +89,10 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
         prediction=prediction,
         flags=flags,
         round=round_,
+        voices=rates.by_voice(tried),
+        listening=listening.PAGE if heard else None,
         selected=selected,
-        rejected=samples.rejected(speech) if speech else [],
+        rejected=samples.rejected(speech, out / "audio") if speech else [],
         pool=run.store.manifest("pool").meta if summary.published(run, "pool") else None,
         machine=machine(),
         packages=packages(),
@@ -96,6 +103,24 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
     (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     progress(1)
     return {"figures": len(plots), "sounds": len(list((out / "audio").glob("*.flac")))}
+
+
+def _write_listening(out: Path, run: Run, environment: Environment, tried: list[rates.Tried]) -> bool:
+    """Write the listening page, where there is a sample to hear. tried: what the run's voices spoke."""
+    (out / listening.PAGE).unlink(missing_ok=True)
+    texts = [*tried, *rates.tried(run, listening.brought(run))]
+    if not texts:
+        return False
+    html = environment.get_template(listening.PAGE).render(
+        name=run.config.name,
+        sections=listening.sections(run, texts, out / "audio"),
+        quality=run.config.speech.quality,
+        voices=rates.by_voice(tried),
+        clusters=rates.by_cluster(tried, common_domains(run)) if tried else None,
+        unfolded=listening.CLUSTERS,
+    )
+    (out / listening.PAGE).write_text(html, encoding="utf-8")
+    return True
 
 
 def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:
@@ -179,7 +204,7 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _environment() -> Any:
+def _environment() -> Environment:
     """Jinja with every value escaped; JSON that would not parse in a browser is refused."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

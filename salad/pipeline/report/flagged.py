@@ -44,7 +44,7 @@ def flagged(run: Run, folders: list[Path], sounds: Path) -> dict[str, Any] | Non
     for row in figures.cluster_rows(run, rounds[-1]):
         c, flag = row["cluster"], row["flag"]
         if flag in NO_PROBE:
-            shown.append({"cluster": c, "reason": _no_probe(flag, c, unusable), "probes": _turned_down(folders, c)})
+            shown.append({"cluster": c, "reason": _no_probe(flag, c, unusable), "probes": _turned_down(folders, c, sounds)})
         elif flag:
             ids = probes["id"].filter(cluster == c).to_pylist()
             worst = [i for _, i in sorted(zip(-np.nan_to_num(cer[cluster == c]), ids, strict=True))]
@@ -92,11 +92,10 @@ def _spoken(folders: list[Path], ids: list[str], sounds: Path, prefix: str) -> l
     tables = [pq.read_table(path, columns=columns, filters=[("id", "in", ids)]) for path in files]
     rows = {row["id"]: row for table in tables for row in table.to_pylist()}
     shown = [rows[i] for i in ids if i in rows]
-    sounds.mkdir(exist_ok=True)
     return [{**samples.with_sound(row, sounds, f"{prefix}-{i}.flac"), "rejected": None} for i, row in enumerate(shown)]
 
 
-def _turned_down(folders: list[Path], cluster: int) -> list[dict[str, Any]]:
-    """The first texts of a cluster that were spoken as its probes and turned down, each with why."""
-    rows = [row for folder in folders for row in samples.turned_down(folder, cluster)]
-    return [{**row, "sound": None, "pieces": [(row["text"], False)]} for row in rows[:SHOWN]]
+def _turned_down(folders: list[Path], cluster: int, sounds: Path) -> list[dict[str, Any]]:
+    """The first texts of a cluster that were tried as its probes and turned down, each with why and its sound, if any."""
+    rows = [row for folder in folders for row in samples.turned_down(folder, SHOWN, cluster)]
+    return [samples.with_sound(row, sounds, f"turned-down-{cluster:05d}-{i}.flac") for i, row in enumerate(rows[:SHOWN])]

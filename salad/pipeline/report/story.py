@@ -27,18 +27,23 @@ def story(run: Run) -> list[str]:
 def _setting(run: Run) -> Iterator[str]:
     c = run.config
     copy = "a frozen copy" if c.student.lm == "frozen" else "a trained copy"
-    voice = f"the synthetic voice “{c.speech.voice}” ({c.speech.engine})"
+    spoken = [f"“{v.label}” ({v.engine})" for v in c.speech.voices]
+    voice = f"the synthetic voice{'s' if len(spoken) > 1 else ''} {_listed(spoken)}"
     yield (
         f"The teacher is {c.models.lm}, which reads. The student is {copy} of it that listens through {c.models.encoder} "
         f"(frozen) and an adapter of {c.student.adapter.layers} layers, at {c.student.adapter.frame_rate:g} positions a second."
     )
-    if c.natural.shards:
-        yield f"Stage I heard natural speech from {c.natural.shards}. Everything else that is heard is spoken by {voice}."
+    if brought := c.natural.shards or (c.natural.recordings and c.natural.recordings.dataset):
+        yield f"Stage I heard natural speech from {brought}. Everything else that is heard is spoken by {voice}."
     else:
         yield (
             f"No human voice was used: {_natural_seconds(run)} of texts from {_listed(c.natural.domains)}, spoken by {voice}, "
-            "stood in for natural speech. The same voice speaks the probes, the held-out texts and whatever the rounds choose."
+            f"stood in for natural speech. {'The same voice speaks' if len(spoken) == 1 else 'The same voices speak'} the probes "
+            "and whatever the rounds choose."
         )
+    heldout = c.speech.heldout_voice
+    says = f"by “{heldout.label}” ({heldout.engine}), which no training hears" if heldout else "likewise"
+    yield f"The held-out texts are spoken {says}."
     wanted = f"γ = {c.select.gamma:g}"
     if c.select.target_ess is not None:
         wanted = f"γ such that P_target amounts to {c.select.target_ess:g} equal clusters"
