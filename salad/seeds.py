@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def derive(seed: int, *scope: object) -> int:
     """A 63-bit seed for one purpose, e.g. `derive(13, "probe", cluster)`."""
     text = "\x1f".join([str(seed), *map(str, scope)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
 def generator(seed: int, *scope: object) -> np.random.Generator:

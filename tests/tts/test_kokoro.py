@@ -372,7 +372,7 @@ def test_packages_become_a_folder(packages: Path, tmp_path: Path) -> None:
 
 def test_a_missing_or_damaged_package_is_named(packages: Path, tmp_path: Path) -> None:
     (tmp_path / "share" / kokoro_assets.VOICES).write_bytes(b"not it")
-    with pytest.raises(SaladError, match=r"kokoro-js-.*tgz is damaged .* `make kokoro`"):
+    with pytest.raises(SaladError, match=r"kokoro-js-.*tgz is damaged .* `make voices`"):
         kokoro_assets.assemble(packages, tmp_path)
     (tmp_path / "share" / kokoro_assets.VOICES).unlink()
     with pytest.raises(SaladError, match="Kokoro's voices are not here"):
@@ -394,7 +394,7 @@ def real() -> KokoroEngine:
     try:
         engine.synthesize(["Hello."], "af_heart")
     except SaladError as e:
-        pytest.skip(f"Kokoro's network and voices are not here: `make kokoro` ({e})")
+        pytest.skip(f"Kokoro's network and voices are not here: `make voices` ({e})")
     return engine
 
 
