@@ -46,7 +46,9 @@ def _findings(config: Config) -> Iterator[Finding]:
 
         named = config.natural.recordings.dataset
         found_files = len(recording_files(config.natural.recordings))
-        yield Finding(found_files > 0 or not Path(named).exists(), f"recordings {named}", "see docs/natural.md for what it may be")
+        yield Finding(
+            found_files > 0 or not Path(named).exists(), f"recordings {named}", "see docs/natural.md for what it may be"
+        )
     if config.natural.shards:
         from salad.pipeline.shards import shard_files
 

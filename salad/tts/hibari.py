@@ -12,6 +12,7 @@ from salad.errors import SaladError
 from salad.tts import kokoro_durations as durations
 from salad.tts import kokoro_phonemes as phonemes
 from salad.tts.base import Speech, VoiceInfo
+from salad.tts.network import open_network
 
 RATE = 24_000
 SPECTRA = 6  # outputs of the network that `hibari.dsp` makes a sound of
@@ -32,8 +33,9 @@ class HibariEngine:
         from hibari.voices import voice_path
 
         def make(voice: str) -> Any:
-            network = durations.with_durations(Path(voice_path(voice)).read_bytes())
-            return hibari.Hibari(voice, network, threads=1)  # onnxruntime takes a file's bytes as it takes its path
+            tts = hibari.Hibari(voice, threads=1)
+            tts.sess = open_network(durations.with_durations(Path(voice_path(voice)).read_bytes()))
+            return tts
 
         self._make = cache(make)
 

@@ -22,6 +22,7 @@ from salad.errors import SaladError
 from salad.tts import kokoro_durations as durations
 from salad.tts import kokoro_phonemes as phonemes
 from salad.tts.base import Speech, VoiceInfo
+from salad.tts.network import open_network
 
 RATE = 24_000
 DEFAULT = "onnx-community/Kokoro-82M-v1.0-ONNX"
@@ -108,17 +109,14 @@ def sessions(network: Path) -> Callable[[], Any]:
     It is the same session every time, unless the graph draws noise: onnxruntime seeds that when a session is made and can do so
     at no other time, so only a new one says the same again.
     """
-    import onnxruntime as ort
+    import onnxruntime
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     model = durations.with_durations(network.read_bytes())
 
     def make() -> Any:
-        ort.set_seed(0)
+        onnxruntime.set_seed(0)
         try:
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return open_network(model)
         except Exception as e:  # its own kinds, from the C++ side
             raise SaladError(f"Kokoro network {network} cannot be loaded ({str(e)[:200]})", "fetch it again") from e
 

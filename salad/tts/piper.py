@@ -23,6 +23,7 @@ import numpy as np
 from salad.assets import package_folder
 from salad.errors import SaladError
 from salad.tts.base import Speech, VoiceInfo
+from salad.tts.network import open_network
 from salad.tts.piper_words import word_times
 
 if TYPE_CHECKING:
@@ -101,14 +102,10 @@ def _licence(card: Path) -> str:
 
 
 def _load(file: Path) -> PiperVoice:
-    import onnxruntime
     from piper import PiperConfig, PiperVoice
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        graph = _with_fixed_noise_and_durations(file)
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = open_network(_with_fixed_noise_and_durations(file))
         config = PiperConfig.from_dict(json.loads(file.with_name(f"{file.name}.json").read_text(encoding="utf-8")))
     except Exception as e:  # protobuf's, onnxruntime's and Piper's errors have no common base
         raise SaladError(f"Piper voice {file} cannot be loaded ({type(e).__name__}: {e})", "fetch its two files again") from e
