@@ -100,9 +100,9 @@ def plants() -> list[Plant]:
         *(Plant(f"recipes {i}", spoken(recipes), "") for i in range(1, 5)),
         Plant("recipes, 1 garbled", [*spoken(recipes, n=PROBES - 1), *spoken(recipes, garbled, n=1)], ""),
         *(Plant(f"{name}, unseen", spoken(passages_of(name)), "") for name in ("law", "medicine", "security")),
-        Plant("table of numbers", spoken(tables()), ""),
-        Plant("code", spoken(code()), "cer"),
-        Plant("base64", spoken(base64_lines()), "unspeakable"),
+        Plant("table of numbers", spoken(tables()), "unspeakable"),
+        Plant("code", spoken(code()), ""),
+        Plant("base64", spoken(base64_lines()), "cer"),
         Plant("recipes, garbled", spoken(recipes, garbled), "cer"),
         Plant("recipes, noisy", spoken(recipes, noisy), "cer"),
         Plant("recipes, halved", spoken(recipes, halved), "cer"),
@@ -119,7 +119,7 @@ def passages_of(name: str) -> Iterator[str]:
 
 
 def code() -> Iterator[str]:
-    """C of a kind."""
+    """C of a kind: refused before it is spoken, but for a probe whose span has little of it, which is heard right."""
     for i in range(PROBES):
         a, b, c = (hashlib.md5(f"{i} {name}".encode()).hexdigest()[:4] for name in "abc")
         yield (
@@ -129,7 +129,7 @@ def code() -> Iterator[str]:
 
 
 def base64_lines() -> Iterator[str]:
-    """Hashes in base64, eight letters a word: the voice spells them out."""
+    """Hashes in base64, eight letters a word: words to any rule, but nobody understands them."""
     for i in range(PROBES):
         raw = b"".join(hashlib.sha256(f"{i} {j}".encode()).digest() for j in range(4))
         letters = base64.b64encode(raw).decode()
@@ -137,7 +137,7 @@ def base64_lines() -> Iterator[str]:
 
 
 def tables() -> Iterator[str]:
-    """Rows of names and decimals between bars: the pool refuses them, but the voice reads them well."""
+    """Rows of names and decimals between bars: refused before they are spoken."""
     for i in range(PROBES):
         rng = generator(0, "table", i)
         cells = (f"{rng.normal():.4f}" if j % 3 else f"{'QRSTVX'[j % 6]}{rng.integers(999)}" for j in range(22))

@@ -21,7 +21,7 @@ def test_flags_are_exactly_those_that_were_planted(found: dict[str, bench.Found]
 def test_no_verdict_is_close(found: dict[str, bench.Found]) -> None:
     counted = {kind: f.cer for kind, f in found.items()}
     assert max(counted[kind] for kind, f in found.items() if f.flag == "") < 0.1
-    assert min(counted[kind] for kind, f in found.items() if f.flag == "cer") > 0.35
+    assert min(counted[kind] for kind, f in found.items() if f.flag == "cer") > 0.3
 
 
 def test_the_plain_checks_alone_would_let_the_broken_voices_pass(found: dict[str, bench.Found]) -> None:
