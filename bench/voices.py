@@ -30,8 +30,7 @@ from salad.config import Quality, Voice
 from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages
 from salad.pipeline.models import quiet_libraries
-from salad.plugins import find
-from salad.tts.base import ENGINES, Engine, VoiceInfo, make_engine
+from salad.tts.base import ENGINES, Engine, VoiceInfo, make_engine, open_engine
 from salad.tts.quality import character_error_rate
 from salad.tts.speakable import speakable
 from salad.tts.takes import Job, record
@@ -70,7 +69,7 @@ def local_voices() -> list[tuple[Engine, Voice, VoiceInfo]]:
     found = []
     for name in ENGINES:
         try:
-            engine = find("engine", name, ENGINES)()
+            engine = open_engine(name)
         except SaladError as e:
             console.print(f"[dim]{name}: {e}[/]", soft_wrap=True)
             continue

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from salad.errors import SaladError
-from salad.plugins import find, registered
-from salad.tts.base import ENGINES, Engine, VoiceInfo
+from salad.plugins import registered
+from salad.tts.base import ENGINES, Engine, VoiceInfo, open_engine
 
 SENTENCE = "It was a bright cold day in April, and somewhere down the road a clock was striking one."
 SHOWN = 8  # voices of an engine when all engines are listed
@@ -36,8 +36,7 @@ def show(engine: str | None, model: str | None) -> None:
 
 
 def _lines(name: str, model: str | None, most: int | None) -> Iterator[str]:
-    kind = find("engine", name, ENGINES)
-    engine: Engine = kind() if model is None else kind(model)
+    engine = open_engine(name, model)
     voices = engine.voices()
     if not voices:
         yield f"{name:<9} its voices are known once its model is fetched: at first use"

@@ -165,3 +165,13 @@ def test_strategies_and_doctor(fake_config_path: Path) -> None:
     assert paper.returncode == 1
     for missing in ("Qwen/Qwen2.5-3B", "kyutai/mimi", "kokoro", "libriheavy-emilia"):
         assert missing in paper.stdout
+
+
+def test_voices_lists_what_is_here_and_says_how_to_get_the_rest() -> None:
+    shown = salad("voices", TONES).stdout
+    assert "tone" in shown
+    assert "8,000" in shown or "16,000" in shown
+    everything = salad("voices").stdout
+    assert "coqui" in everything
+    assert "name one: tts_models/en/vctk/vits, or a local folder" in everything or "pip install" in everything
+    assert "unknown engine 'hibary'; did you mean 'hibari'?" in one_line_error("voices", "hibary")

@@ -73,18 +73,24 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(name: str, voice: str, model: str | None = None) -> Engine:
+def open_engine(name: str, model: str | None = None) -> Engine:
     """The engine by name, `file.py:Class` or `package.module:Class`.
 
-    SaladError for an unknown engine or voice, a missing package (with how to install it) or a model that is not there.
+    SaladError for an unknown engine, a missing package (with how to install it) or a model that is not there.
     """
-    from salad.errors import nearest
-
     kind = plugins.find("engine", name, ENGINES)
     try:
         engine: Engine = kind() if model is None else kind(model)
     except TypeError as e:
-        raise SaladError(f"engine '{name}' cannot be made with model {model} ({e})", "does it take one?") from e
+        raise SaladError(f"engine '{name}' cannot be made with model {model} ({e})", "leave the model out") from e
+    return engine
+
+
+def make_engine(name: str, voice: str, model: str | None = None) -> Engine:
+    """`open_engine`, and a SaladError when it has no such voice."""
+    from salad.errors import nearest
+
+    engine = open_engine(name, model)
     voices = [v.name for v in engine.voices()]
     if voices and voice not in voices:  # none: they are known once the model was fetched
         of = f" with model {model}" if model else ""

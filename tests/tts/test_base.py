@@ -72,3 +72,8 @@ def test_a_model_is_handed_to_the_engine(tmp_path: Path) -> None:
     assert make_engine(engine, "big", "big").voices()[0].name == "big"
     with pytest.raises(SaladError, match="with model big has no voice 'none'"):
         make_engine(engine, "none", "big")
+
+
+def test_a_model_for_an_engine_that_takes_none() -> None:
+    with pytest.raises(SaladError, match=r"cannot be made with model x .* leave the model out"):
+        make_engine(f"{fakes.__file__}:ToneEngine", "tone", "x")
