@@ -35,7 +35,7 @@ from salad.tts.base import make_engine
 from salad.tts.quality import character_error_rate, fault
 from salad.tts.takes import record
 
-VOICES = ("hibari/heart", "kokoro/af_heart", "espeak/en-us")
+VOICES = ("hibari/heart", "piper/en_US-joe-medium", "kokoro/af_heart")
 console = Console(highlight=False, width=130)
 
 
@@ -78,7 +78,7 @@ def measure(voice: str, cut: str, n: int, whisper: object) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("voices", nargs="*", default=VOICES, help="engine/voice")
-    parser.add_argument("--texts", type=int, default=60)
+    parser.add_argument("--texts", type=int, default=24)
     asked = parser.parse_args()
     quiet_libraries()
     import torch
@@ -92,7 +92,9 @@ def main() -> int:
     for voice in track(asked.voices, "speaking", console=console, transient=True):
         for cut in ("spans", "texts"):
             try:
-                table.add_row(*measure(voice, cut, asked.texts, whisper))
+                row = measure(voice, cut, asked.texts, whisper)
+                console.print(f"[dim]{' · '.join(row)}[/]")
+                table.add_row(*row)
             except SaladError as e:
                 console.print(f"[dim]{voice}, {cut}: {e}[/]", soft_wrap=True)
     console.print(table)

@@ -121,8 +121,9 @@ def main() -> int:
 
     whisper = ShortWhisper("openai/whisper-tiny.en", torch.float32)
     said = spans(asked.texts)
-    voices = local_voices()
-    if asked.voices:
+    if not asked.voices:
+        voices = local_voices()
+    else:
         named = [name.split("/", 1) for name in asked.voices]
         engines = [make_engine(engine, voice) for engine, voice in named]
         voices = [
@@ -142,8 +143,9 @@ def main() -> int:
             h.info.licence,
         )  # fmt: skip
     console.print(table)
-    meaningless = [h for h in found if h.shuffled < 2 * h.sphinx]
-    return 1 if meaningless else 0
+    if meaningless := [f"{h.voice.engine}/{h.voice.label}" for h in found if h.shuffled < 2 * h.sphinx]:
+        console.print(f"PocketSphinx cannot judge {', '.join(meaningless)}: it hears other texts nearly as well")
+    return 0
 
 
 if __name__ == "__main__":
