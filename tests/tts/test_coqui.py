@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from salad.errors import SaladError
 from salad.tts.base import Speech, make_engine
-from salad.tts.coqui import CoquiEngine, FrontEnd
+from salad.tts.coqui import CoquiEngine
+from salad.tts.coqui_models import FrontEnd
 from tests.tts.tiny_vits import HOP, RATE, SPEAKERS, write_model, write_vits
 
 if importlib.util.find_spec("TTS") is None:
