@@ -167,6 +167,7 @@ def test_strategies_and_doctor(fake_config_path: Path) -> None:
         assert missing in paper.stdout
 
 
+@pytest.mark.slow
 def test_voices_lists_what_is_here_and_says_how_to_get_the_rest() -> None:
     shown = salad("voices", TONES).stdout
     assert "tone" in shown

@@ -26,6 +26,7 @@ def in_process(context: multiprocessing.context.BaseContext, *arguments: object)
     return int(process.exitcode)
 
 
+@pytest.mark.slow
 def test_killed_at_every_boundary(tmp_path: Path, fake_models: dict[str, str]) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

@@ -45,6 +45,7 @@ def exact_chances(pool: PoolView, draws: int) -> np.ndarray:
     return chances
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [2, 512])
 @pytest.mark.parametrize("trained", [0, 3])
 def test_draws_have_the_distribution_of_exact_sampling(monkeypatch: pytest.MonkeyPatch, trained: int, batch: int) -> None:

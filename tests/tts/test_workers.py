@@ -91,6 +91,7 @@ def test_a_fault_costs_its_own_text_and_no_other(pool: Workers) -> None:
         assert all(same(takes[k], alone[k]) for k in alone)
 
 
+@pytest.mark.slow
 def test_many_faults_in_one_batch(pool: Workers) -> None:
     given = [*jobs(5), *(job(word, f"this one {word}", "after it") for word in FAULTS if word != "hangs"), *jobs(5, "later")]
     takes = pool.submit(given).takes()
@@ -98,6 +99,7 @@ def test_many_faults_in_one_batch(pool: Workers) -> None:
     assert sum(t.fault is None for t in takes.values()) == 10
 
 
+@pytest.mark.slow
 def test_what_breaks_once_is_said_at_the_second_try(pool: Workers) -> None:
     tickets = {word: pool.submit([*jobs(3), job("bad", f"once {word} here")]) for word in FAULTS}
     for word, ticket in tickets.items():
@@ -203,6 +205,7 @@ ticket.takes()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_do_not_outlive_their_parent(sent: int, tmp_path: Path) -> None:
     """Even those that hang in the middle of a text."""
