@@ -19,6 +19,7 @@ PRIOR_DF = 16  # probes' worth of belief that a cluster varies inside as all clu
 ASSUMED_SD = 0.5  # sd of log D inside a cluster where no cluster has two probes; the demo has 0.51
 FLOOR = 1e-3  # of the mean of all probes: what a smaller value counts as on the log scale
 MAX_GAMMA = 100.0
+MOST_LOG = 300.0  # of a ratio: its exponential is still a number
 TINY = 1e-12
 
 
@@ -297,5 +298,5 @@ def _interval(
             mean = drawn.mean(1)
             t = np.log(mean / np.exp(sd[c] * shape).mean()) / error(mean, drawn.var(1, ddof=1), size)
             width = np.quantile(t, [0.975, 0.025]) * error(raw[0][c], raw[1][c], size)
-            low[c], high[c] = raw[0][c] * np.exp(-width)
+            low[c], high[c] = raw[0][c] * np.exp(np.minimum(-width, MOST_LOG))
     return low, high

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
@@ -176,6 +176,7 @@ def test_no_probe_and_no_number_are_errors(values: list[float]) -> None:
         cluster_estimates(np.array(values), np.zeros(len(values), dtype=int), 1, seed=0)
 
 
+@example((np.array([0.0, 1e-9]), np.array([0, 0]), 1))  # the upper end of its interval was infinite
 @given(probes())
 def test_shrunk_lies_between_the_clusters_own_and_the_centre(given_probes: Probes) -> None:
     values, cluster, k = given_probes
