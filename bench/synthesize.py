@@ -1,6 +1,6 @@
 """Finished shards against the bare engine: seconds of speech a second, on the same cores, for the same texts.
 
-.venv/bin/python bench/synthesize.py [--voice hibari/heart] [--texts 640] [--memory 10000]
+.venv/bin/python bench/synthesize.py [--voice hibari/heart] [--texts 1280] [--memory 10000]
 
 bare: one process a core, each with its own engine and one thread, calls `synthesize` on its share of the very same spans, the
 longest first, and throws the sounds away. shards: `build_speech`, from texts to published Parquet shards: spoken forms, voice
@@ -111,7 +111,7 @@ def throughput(voice: str, n: int, asr: bool) -> list[str]:
     said = [s for row in rows for s in write_script(row, config, config.speech.voices).said]
     warm = shards_turn(rows[:32], config, models)  # engines and ASR are loaded
     del warm
-    turns = 3 if asr else TURNS
+    turns = 2 if asr else TURNS
     bare = Bare(voice, said, turns)
     pairs, meta = [], {}
     for _ in range(turns):
@@ -165,7 +165,7 @@ def memory(voice: str, n: int) -> tuple[list[str], bool]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voice", default="hibari/heart", help="engine/voice")
-    parser.add_argument("--texts", type=int, default=640)
+    parser.add_argument("--texts", type=int, default=1280, help="a quarter of them with the ASR")
     parser.add_argument("--memory", type=int, default=10_000, help="samples; 0: not measured")
     parser.add_argument("--only-memory", action="store_true", help="leave the throughput out")
     asked = parser.parse_args()
@@ -175,7 +175,7 @@ def main() -> int:
         table.add_column(column, justify="left" if column == "voice" else "right")
     good = True
     if not asked.only_memory:
-        found = [throughput(asked.voice, asked.texts, asr) for asr in (False, True)]
+        found = [throughput(asked.voice, asked.texts // (4 if asr else 1), asr) for asr in (False, True)]
         for row in found:
             table.add_row(*row)
         console.print(table)
