@@ -29,7 +29,7 @@ from salad.pipeline import distil
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.shards import read_utterances
 from salad.pipeline.store import Store
-from salad.trainer.data import ENCODER_RATE, Example, collate, load_examples
+from salad.trainer.data import Example, collate, load_examples
 from salad.trainer.divergence import kl_divergence
 from salad.trainer.evaluate import POSITIONS, batches, measure
 from salad.trainer.student import Student, load_student
@@ -83,7 +83,7 @@ class Bench:
         """D, M and F from the speech shards."""
         encoder = self.models.encoder
         for utterance in self.utterances:
-            encoder.encode([resample(wave, utterance.rate, ENCODER_RATE) for wave in utterance.waves])
+            encoder.encode([resample(wave, utterance.rate, encoder.rate) for wave in utterance.waves])
         return self.loop_at_hand()
 
     @torch.inference_mode()

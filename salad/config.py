@@ -186,6 +186,7 @@ class Speech(Part):
 class Interleave(Part):
     """Paper section 3: text spans of 10-30 words and speech spans of 5-15 words, alternating."""
 
+    pattern: Literal["alternate", "random", "prefix", "text"] = "alternate"  # see trainer/interleave.py
     speech_words: WordRange = (5, 15)
     text_words: WordRange = (10, 30)
     start: Literal["speech", "text", "random"] = "random"
@@ -193,8 +194,9 @@ class Interleave(Part):
 
 
 class Adapter(Part):
-    """A causal decoder stack over stacked encoder frames (paper: 12 layers, 960 wide)."""
+    """A causal decoder stack over stacked encoder frames (paper: 12 layers, 960 wide), or two linear layers (`mlp`)."""
 
+    kind: Literal["transformer", "mlp"] = "transformer"
     layers: int = Field(2, ge=1)
     width: int = Field(576, ge=8)
     mlp: int = Field(1536, ge=8)
@@ -209,9 +211,19 @@ class Adapter(Part):
         return self
 
 
+class Lora(Part):
+    """Low-rank updates of the LM's linear layers (Hu et al. 2021)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)  # the update is scaled by alpha / rank
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: list[str] = Field(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1)
+
+
 class Student(Part):
     adapter: Adapter = Adapter()
-    lm: Literal["frozen", "full"] = "full"
+    lm: Literal["frozen", "lora", "full"] = "full"
+    lora: Lora = Lora()
 
 
 class Mix(Part):
@@ -220,6 +232,14 @@ class Mix(Part):
     natural: float = Field(1.0, ge=0)
     synthetic: float = Field(1.0, ge=0)
     text: float = Field(1.0, ge=0)  # dropped, with a notice, when the LM is frozen: its loss is then 0
+
+
+class EarlyStop(Part):
+    """Ends the stable steps once D on the probes no longer falls; the decay follows as ever."""
+
+    every: int = Field(50, ge=1)  # steps between two measurements
+    patience: int = Field(3, ge=1)  # measurements in a row without a new best
+    least: float = Field(0.005, ge=0)  # relative fall that counts as one
 
 
 class Train(Part):
@@ -234,10 +254,25 @@ class Train(Part):
     adapter_lr: float = Field(1e-3, gt=0)
     lm_lr: float = Field(5e-5, gt=0)
     weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0)  # gradient norm
     alpha: float = Field(1.0, ge=0, le=1)  # L = α·KL + (1-α)·NLL
+    temperature: float = Field(1.0, gt=0)  # T: both distributions softened, the KL times T²
+    teacher: Literal["states", "cached", "online"] = "states"  # where the loss takes Q from: see trainer/targets.py
+    top_k: int = Field(64, ge=1)  # of `teacher: cached`, log-probabilities kept a position
     mix: Mix = Mix()
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 where the processor has it
+    gradient_checkpointing: bool = False  # less memory for one forward pass more
+    early_stop: EarlyStop | None = None
+    launch: str | None = None  # an `accelerate` config: train in the processes that it describes (docs/training.md)
     save_steps: int = Field(50, ge=1)  # how much of a killed training run is lost at most
+
+
+class Evaluate(Part):
+    """What every student is measured on beside D, M and F of the held-out texts (docs/evaluation.md)."""
+
+    benchmarks: list[str] = []  # names from `salad eval --list`, or YAML files
+    items: int = Field(200, ge=4)  # of each benchmark, at most
+    bootstrap: int = Field(2000, ge=100)  # resamplings behind every interval
 
 
 class Config(Part):
@@ -257,6 +292,7 @@ class Config(Part):
     interleave: Interleave = Interleave()
     student: Student = Student()
     train: Train
+    evaluate: Evaluate = Evaluate()
 
     @property
     def run_dir(self) -> Path:

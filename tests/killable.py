@@ -57,6 +57,7 @@ def run_and_die(config: str, log: str, stage: str | None, moment: str) -> None:
 PRELOADED = [
     "salad.pipeline.stages",
     "salad.pipeline.distil",
+    "salad.pipeline.metrics",
     "salad.pipeline.cluster",
     "salad.pipeline.embed",
     "salad.pipeline.select",

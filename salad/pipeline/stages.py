@@ -157,11 +157,11 @@ class Run:
         return Stage(name, build, depends, inputs, total=steps, unit="steps")
 
     def _metrics(self, name: str, checkpoint: str | None, hearing: str = "speech") -> Stage:
-        from salad.pipeline import distil
+        from salad.pipeline import metrics
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
             final = self._path(checkpoint) / "final" if checkpoint else None
-            return distil.build_metrics(
+            return metrics.build_metrics(
                 out, self.config, self.models, final, self._path("heldout"), self._path("prepared/heldout"), hearing, progress
             )
 

@@ -24,8 +24,6 @@ from salad.errors import SaladError
 from salad.trainer.encoders import SpeechEncoder
 from salad.trainer.interleave import Layout, Span, lay_out
 
-ENCODER_RATE = 16_000
-
 
 @dataclass(frozen=True)
 class Utterance:
@@ -175,7 +173,7 @@ def collate(examples: Sequence[Example], stack: int, hearing: str = "speech") ->
     hearing: "speech" (the context c), "text" (the words themselves, w), or "nothing" (spoken spans left out).
     token_ids (B, L) · frames (S, T · stack, width) or None · frame_from, frame_at: where adapter outputs come
     from and go to, flat · loss_at (m,): flat positions that predict text · labels (m,): what comes there ·
-    teacher (m, d) · owner (m,): the example of each text position.
+    teacher (m, d) · owner (m,): the example of each text position · ids: of the examples.
     """
     layouts = [_read_all(e, stack) if hearing == "text" else e.layout(stack, hearing == "nothing") for e in examples]
     length = max(layout.length for layout in layouts)
@@ -205,6 +203,7 @@ def collate(examples: Sequence[Example], stack: int, hearing: str = "speech") ->
         "labels": _joined(labels),
         "owner": _joined(owner),
         "teacher": torch.from_numpy(teacher).view(torch.bfloat16),
+        "ids": [e.id for e in examples],
     }
 
 
@@ -234,10 +233,12 @@ def _chunks(items: Iterable[Utterance], size: int) -> Iterable[list[Utterance]]:
 
 
 def _encode(group: list[Utterance], encoder: SpeechEncoder | None) -> list[list[torch.Tensor]]:
-    waves = [resample(w, u.rate, ENCODER_RATE) for u in group for w in u.waves]
-    if waves and encoder is None:
-        raise ValueError("spoken spans need an encoder")
-    features = iter(encoder.encode(waves) if encoder and waves else [])
+    if encoder is None:
+        if any(u.waves for u in group):
+            raise ValueError("spoken spans need an encoder")
+        return [[] for _ in group]
+    waves = [resample(w, u.rate, encoder.rate) for u in group for w in u.waves]
+    features = iter(encoder.encode(waves) if waves else [])
     return [[next(features) for _ in u.waves] for u in group]
 
 

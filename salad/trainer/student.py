@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaMod
 
 from salad import assets
 from salad.errors import SaladError
+from salad.trainer.targets import Loss
 
 
 class StudentConfig(PreTrainedConfig):
@@ -159,9 +160,14 @@ class Student(PreTrainedModel):
             return nullcontext()
         return torch.autocast(self.adapter.scale.device.type, dtype=dtype)
 
-    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
-        """(m, d): what the loss needs of a batch of `trainer.data.collate`."""
-        return self.states_at_loss(batch)
+    def forward(self, batch: dict[str, Any], loss: Loss, positions: float | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of a batch of `trainer.data.collate` as a mean over so many positions, and the KL of each of its own.
+
+        positions: of all batches that make one optimiser step. Computed in here, where sharded parameters are whole.
+        """
+        states = self.states_at_loss(batch)
+        weights = torch.ones(len(states), device=states.device) / positions
+        return loss(batch, states, self.head(), weights)
 
     def states_at_loss(self, batch: dict[str, Any]) -> torch.Tensor:
         """(m, d): the states of `states` that predict text, in the order of the batch's examples."""

@@ -18,9 +18,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from salad.errors import SaladError
 from salad.trainer.data import collate
-from salad.trainer.divergence import distillation_loss
 from salad.trainer.schedule import Schedule
 from salad.trainer.student import Student
+from salad.trainer.targets import Loss
 
 COMPLETE = "_complete"  # written into a Trainer checkpoint after everything else
 
@@ -37,7 +37,6 @@ class Recipe:
     adapter_lr: float
     lm_lr: float
     weight_decay: float
-    alpha: float
     bf16: bool
     save_steps: int
     seed: int
@@ -45,7 +44,7 @@ class Recipe:
 
 def distil(
     student: Student,
-    teacher_head: torch.Tensor,
+    loss: Loss,
     schedule: Schedule,
     recipe: Recipe,
     out: Path,
@@ -87,8 +86,7 @@ def distil(
         data_collator=lambda examples: collate(examples, student.config.stack),
         optimizers=(_optimizer(student, recipe), None),
         callbacks=[_Checkpoints(out, recipe.steps - recipe.decay_steps, progress)],
-        teacher_head=teacher_head,
-        alpha=recipe.alpha,
+        loss=loss,
     )
     trainer.remove_callback(_default_printer())
     last = _last_complete(work)
@@ -102,20 +100,15 @@ def distil(
 class DistillationTrainer(Trainer):
     """The Trainer with the distillation loss and the fixed order of the schedule."""
 
-    def __init__(self, *args: Any, teacher_head: torch.Tensor, alpha: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, loss: Loss, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.teacher_head, self.alpha = teacher_head, alpha
+        self.loss = loss
         self.model_accepts_loss_kwargs = True  # so that a mean over an accumulated batch is one mean
         self._kl: list[float] = []
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
-        student = self.accelerator.unwrap_model(model)
-        states = model(inputs)
-        positions = num_items_in_batch if num_items_in_batch is not None else max(len(states), 1)
-        weights = torch.ones(len(states), device=states.device) / positions
-        loss, of_positions = distillation_loss(
-            inputs["teacher"], states, self.teacher_head, student.head(), inputs["labels"], self.alpha, weights
-        )
+        positions = num_items_in_batch if num_items_in_batch is not None else max(len(inputs["labels"]), 1)
+        loss, of_positions = model(inputs, self.loss, positions)
         kl = of_positions.sum() / positions
         if not torch.isfinite(loss):
             raise SaladError(

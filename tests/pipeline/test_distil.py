@@ -11,7 +11,7 @@ import pytest
 
 from salad.config import load_config
 from salad.errors import SaladError
-from salad.pipeline import distil, shards, summary
+from salad.pipeline import distil, metrics, shards, summary
 from salad.pipeline.stages import Run
 from salad.trainer.data import load_examples
 from salad.trainer.evaluate import Divergences
@@ -45,7 +45,7 @@ def test_a_sound_that_cannot_be_decoded_is_left_out_and_named(spoken: Run, tmp_p
     assert meta["examples"] == 9 - 3
     ids = [e.id for e in load_examples(tmp_path / "prepared")]
     assert not set(ids) & set(broken)
-    measured = distil.build_metrics(
+    measured = metrics.build_metrics(
         _folder(tmp_path / "metrics"), spoken.config, spoken.models, None, speech, tmp_path / "prepared", "speech", lambda n: None
     )
     assert measured["texts"] == 6
@@ -62,7 +62,7 @@ def test_no_sound_at_all_is_an_error(spoken: Run, tmp_path: Path) -> None:
 def test_a_held_out_text_without_a_finite_divergence_is_named_and_left_out(
     spoken: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
-    real = distil.measure
+    real = metrics.measure
     values = np.zeros(9)
 
     def broken(*args: Any, **kwargs: Any) -> Divergences:
@@ -71,9 +71,9 @@ def test_a_held_out_text_without_a_finite_divergence_is_named_and_left_out(
         values[:] = found.divergence
         return found
 
-    monkeypatch.setattr(distil, "measure", broken)
+    monkeypatch.setattr(metrics, "measure", broken)
     given = (spoken.config, spoken.models, None, spoken.store.path("heldout"), spoken.store.path("prepared/heldout"))
-    meta = distil.build_metrics(_folder(tmp_path / "a"), *given, "speech", lambda n: None)
+    meta = metrics.build_metrics(_folder(tmp_path / "a"), *given, "speech", lambda n: None)
     table = pq.read_table(tmp_path / "a/heldout.parquet")
     assert meta["unmeasured"] == [table["id"].to_pylist()[2]]
     assert meta["texts"] == 8
@@ -81,9 +81,9 @@ def test_a_held_out_text_without_a_finite_divergence_is_named_and_left_out(
     assert pq.read_table(tmp_path / "a/alignment.parquet").num_rows == 3
     assert np.isfinite(summary._standard_error(table["divergence"].to_numpy()))
 
-    monkeypatch.setattr(distil, "measure", lambda *a, **k: Divergences(*(np.full(9, bad) for _ in range(6))))
+    monkeypatch.setattr(metrics, "measure", lambda *a, **k: Divergences(*(np.full(9, bad) for _ in range(6))))
     with pytest.raises(SaladError, match="none of the 9 held-out texts"):
-        distil.build_metrics(_folder(tmp_path / "b"), *given, "speech", lambda n: None)
+        metrics.build_metrics(_folder(tmp_path / "b"), *given, "speech", lambda n: None)
 
 
 def _folder(path: Path) -> Path:

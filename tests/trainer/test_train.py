@@ -16,6 +16,7 @@ from salad.trainer.evaluate import measure
 from salad.trainer.interleave import Span
 from salad.trainer.schedule import make_schedule
 from salad.trainer.student import Student, StudentConfig, load_lm, load_student, new_student
+from salad.trainer.targets import FromStates
 from salad.trainer.train import Recipe, distil
 
 STACK = 4
@@ -53,7 +54,7 @@ def student_of(teacher: Any) -> Student:
 def recipe(steps: int = 60, **changes: Any) -> Recipe:
     numbers: dict[str, Any] = {
         "steps": steps, "decay_steps": 10, "warmup_steps": 4, "batch_size": 8, "accumulate": 1, "adapter_lr": 3e-3, "lm_lr": 1e-4,
-        "weight_decay": 0.1, "alpha": 1.0, "bf16": False, "save_steps": 7, "seed": 0,
+        "weight_decay": 0.1, "bf16": False, "save_steps": 7, "seed": 0,
     }  # fmt: skip
     return Recipe(**{**numbers, **changes})
 
@@ -62,7 +63,7 @@ def train(teacher: Any, examples: list[Example], out: Path, r: Recipe, **options
     out.mkdir(exist_ok=True)
     student = student_of(teacher)
     schedule = make_schedule({"natural": examples}, {"natural": 1.0}, r.steps * r.accumulate, r.batch_size, STACK, r.seed)
-    log = distil(student, teacher.get_output_embeddings().weight, schedule, r, out, **options)
+    log = distil(student, FromStates(teacher.get_output_embeddings().weight), schedule, r, out, **options)
     return student, log
 
 

@@ -11,9 +11,10 @@ from salad.errors import SaladError
 
 
 class SpeechEncoder(Protocol):
-    """16 kHz mono waves to features (T, width) at `frame_rate` frames a second."""
+    """Mono waves at `rate` samples a second to features (T, width) at `frame_rate` frames a second."""
 
     name: str
+    rate: int
     frame_rate: float
     width: int
 

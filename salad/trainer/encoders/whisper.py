@@ -9,6 +9,7 @@ from salad.whisper import HOP, RATE, ShortWhisper
 
 
 class WhisperEncoder:
+    rate = RATE
     frame_rate = RATE / HOP
 
     def __init__(self, name: str, dtype: torch.dtype) -> None:
