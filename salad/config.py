@@ -184,9 +184,13 @@ class Speech(Part):
 
 
 class Interleave(Part):
-    """Paper section 3: text spans of 10-30 words and speech spans of 5-15 words, alternating."""
+    """Paper section 3: text spans of 10-30 words and speech spans of 5-15 words, alternating.
 
-    pattern: Literal["alternate", "random", "prefix", "text"] = "alternate"  # see trainer/interleave.py
+    pattern: speech and text in turn (alternate), each span by the toss of a coin (random), or one speech span and then
+    text to the end (prefix). [10, 10] words make every span equally long.
+    """
+
+    pattern: Literal["alternate", "random", "prefix"] = "alternate"
     speech_words: WordRange = (5, 15)
     text_words: WordRange = (10, 30)
     start: Literal["speech", "text", "random"] = "random"

@@ -28,9 +28,9 @@ class Script:
 
 
 def spans_of(text: str, text_id: str, config: Config) -> list[Span]:
-    """The text's spans, heard and read in turn."""
+    """The text's spans, heard and read, as `interleave` has them."""
     plan = config.interleave
-    return plan_spans(text, text_id, config.seed, plan.speech_words, plan.text_words, plan.start)
+    return plan_spans(text, text_id, config.seed, plan.speech_words, plan.text_words, plan.start, plan.pattern)
 
 
 def write_script(row: dict[str, Any], config: Config, voices: Sequence[Voice], listen: bool = False) -> Script:

@@ -21,8 +21,8 @@ from salad.audio import Wave, resample
 from salad.config import Config
 from salad.pipeline.clean import passages
 from salad.pipeline.recordings import Recording, Unusable
+from salad.pipeline.script import spans_of
 from salad.pipeline.word_times import Range, align
-from salad.trainer.interleave import plan_spans
 from salad.tts import sound
 from salad.tts.takes import HEARD_RATE, SILENT
 
@@ -180,9 +180,9 @@ def _timed(recording: Recording, config: Config) -> Iterator[Sample | Unusable]:
 
 def _heard(text: str, text_id: str, config: Config) -> list[Range]:
     """The ranges that are heard; a text that would be read throughout begins with speech."""
-    plan = config.interleave
-    for start in (plan.start, "speech"):
-        spans = plan_spans(text, text_id, config.seed, plan.speech_words, plan.text_words, start)  # type: ignore[arg-type]
+    from_speech = config.model_copy(update={"interleave": config.interleave.model_copy(update={"start": "speech"})})
+    for plan in (config, from_speech):
+        spans = spans_of(text, text_id, plan)
         if heard := [(s.char_start, s.char_end) for s in spans if s.modality == "speech"]:
             return heard
     return []

@@ -7,8 +7,9 @@ scoring, in any order and on any machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from salad.seeds import generator
 
 Modality = Literal["speech", "text"]
+Pattern = Literal["alternate", "random", "prefix"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,11 @@ def plan_spans(
     speech_words: tuple[int, int] = (5, 15),
     text_words: tuple[int, int] = (10, 30),
     start: Literal["speech", "text", "random"] = "random",
+    pattern: Pattern = "alternate",
 ) -> list[Span]:
-    """Alternating spans that partition `text`; lengths in words are uniform in their ranges.
+    """Spans that partition `text` and alternate; lengths in words are uniform in their ranges.
+
+    pattern: see `_modalities`; what it makes neighbours of one modality is one span.
 
     The last word is always read: a tail that would be heard to the end has nothing to be measured on, so
     its final text span takes at least one word from it. A one-word text is one text span.
@@ -44,28 +49,47 @@ def plan_spans(
     if len(words) < 2:
         return [Span("text", 0, len(text))] if text else []
     rng = generator(seed, "interleave", text_id)
-    modality: Modality = start if start != "random" else ("speech" if rng.random() < 0.5 else "text")
     ranges: dict[Modality, tuple[int, int]] = {"speech": speech_words, "text": text_words}
     spans: list[Span] = []
     at_word, at_char = 0, 0
-    while at_word < len(words):
+    for modality in _modalities(pattern, start, rng):
         low, high = ranges[modality]
         n = int(rng.integers(low, high + 1))
         if modality == "speech":
             n = min(n, len(words) - 1 - at_word)
         if n == 0:  # one word is left, and it has to be read
-            modality = "text"
             continue
         at_word = min(at_word + n, len(words))
         end = words[at_word - 1] if at_word < len(words) else len(text)
         spans.append(Span(modality, at_char, end))
         at_char = end
-        modality = "text" if modality == "speech" else "speech"
+        if at_word == len(words):
+            break
     return _merged(spans)
 
 
+def _modalities(pattern: Pattern, start: Literal["speech", "text", "random"], rng: np.random.Generator) -> Iterator[Modality]:
+    """The modality of one span after the other, without end.
+
+    alternate: in turn, the first as `start` says. random: each by the toss of a fair coin, the first as `start` says.
+    prefix: one speech span, then text.
+    """
+
+    def toss() -> Modality:
+        return "speech" if rng.random() < 0.5 else "text"
+
+    if pattern == "prefix":
+        yield "speech"
+        yield from repeat("text")
+    modality: Modality = toss() if start == "random" else start
+    while True:
+        yield modality
+        other: Modality = "text" if modality == "speech" else "speech"
+        modality = toss() if pattern == "random" else other
+
+
 def _merged(spans: list[Span]) -> list[Span]:
-    """Neighbours of one modality become one span (a text tail after a text span)."""
+    """Neighbours of one modality become one span."""
     out: list[Span] = []
     for span in spans:
         if out and out[-1].modality == span.modality:

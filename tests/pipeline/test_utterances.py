@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from salad.config import Config, load_config
 from salad.pipeline.recordings import Recording, Unusable, Word
+from salad.pipeline.script import spans_of
 from salad.pipeline.utterances import OPEN_GROUPS, Sample, make_samples, windows
-from salad.trainer.interleave import plan_spans
 
 RATE = 8000
 MAX_WORDS = 12
@@ -155,9 +155,8 @@ def test_the_plan_is_the_samples_own(config: Config) -> None:
     text = " ".join(f"w{i}" for i in range(12))
     samples = [samples_of([timed(text, seconds)], config)[0][0] for seconds in (0.3, 0.35, 0.4, 0.45, 0.5)]
     assert len({s.id for s in samples}) == len(samples)
-    plan = config.interleave
     for s in samples:
-        spans = plan_spans(text, s.id, config.seed, plan.speech_words, plan.text_words, plan.start)
+        spans = spans_of(text, s.id, config)
         assert heard(s) == [text[x.char_start : x.char_end].strip() for x in spans if x.modality == "speech"]
 
 

@@ -16,18 +16,42 @@ texts = st.lists(st.text("abcd,.é", min_size=1, max_size=6), min_size=1, max_si
 ranges = st.tuples(st.integers(1, 6), st.integers(0, 5)).map(lambda p: (p[0], p[0] + p[1]))
 
 
-@given(texts, st.integers(0, 99), ranges, ranges, st.sampled_from(["speech", "text", "random"]))
-def test_a_plan_partitions_the_text_and_alternates(text, seed, speech, read, start) -> None:  # type: ignore[no-untyped-def]
-    spans = plan_spans(text, "id", seed, speech, read, start)
+starts = st.sampled_from(["speech", "text", "random"])
+patterns = st.sampled_from(["alternate", "random", "prefix"])
+
+
+@given(texts, st.integers(0, 99), ranges, ranges, starts, patterns)
+def test_a_plan_partitions_the_text_and_alternates(text, seed, speech, read, start, pattern) -> None:  # type: ignore[no-untyped-def]
+    spans = plan_spans(text, "id", seed, speech, read, start, pattern)
     assert "".join(text[s.char_start : s.char_end] for s in spans) == text
     assert all(a.modality != b.modality for a, b in pairwise(spans))
     assert spans[-1].modality == "text", "something must be left to predict"
     for span in spans:
         words = text[span.char_start : span.char_end].split()
         assert words, "an empty span"
-        if span.modality == "speech":
+        if span.modality == "speech" and pattern != "random":
             assert len(words) <= speech[1]
-    assert spans == plan_spans(text, "id", seed, speech, read, start)
+    assert spans == plan_spans(text, "id", seed, speech, read, start, pattern)
+    if pattern == "prefix" and len(text.split()) > 1:
+        assert [s.modality for s in spans] == ["speech", "text"]
+    if pattern == "alternate" and start != "random" and len(spans) > 1:
+        assert spans[0].modality == start
+
+
+def test_equal_bounds_make_every_span_equally_long() -> None:
+    text = " ".join(f"w{i}" for i in range(40))
+    spans = plan_spans(text, "x", 0, (4, 4), (6, 6), "speech")
+    assert [len(text[s.char_start : s.char_end].split()) for s in spans] == [4, 6] * 4
+
+
+def test_the_toss_of_a_coin_gives_half_the_words_to_each_modality() -> None:
+    text = " ".join(f"w{i}" for i in range(30))
+    plans = [plan_spans(text, str(i), 0, (5, 5), (5, 5), "random", "random") for i in range(400)]
+    heard = [sum(len(text[s.char_start : s.char_end].split()) for s in p if s.modality == "speech") for p in plans]
+    assert np.mean(heard) / 30 == pytest.approx(0.5, abs=0.03)
+    assert min(heard) == 0
+    assert max(heard) == 29
+    assert any(len(p) == 2 and p[0].modality == "speech" and p[0].char_end > len("w0") * 12 for p in plans), "runs merge"
 
 
 def test_spans_are_cut_between_words() -> None:
