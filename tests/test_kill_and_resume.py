@@ -71,7 +71,7 @@ def texts(run: Run, r: int) -> list[tuple[str, str, bytes]]:
 
 
 @pytest.mark.parametrize("damaged", [MANIFEST, "selection.parquet"])
-def test_a_damaged_artefact_is_made_again(fake_config_path: Path, damaged: str) -> None:
+def test_a_damaged_artefact_is_made_again(fake_config_path: Path, damaged: str, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(load_config(fake_config_path, {"rounds": 1, "control": False}))
     stages = [s for s in run.stages if s.name != "report"]
     for stage in stages[: [s.name for s in stages].index("round-000/selection") + 1]:
@@ -85,3 +85,5 @@ def test_a_damaged_artefact_is_made_again(fake_config_path: Path, damaged: str) 
     assert run.done(selection) is None
     assert run.execute(selection)[1]
     assert (path / "selection.parquet").read_bytes() == before
+    named = f"{path / damaged} is not what was published (size or checksum differs): making 'round-000/selection' again"
+    assert (named in caplog.text) == (damaged != MANIFEST), "an altered file is named; without a manifest there is no artefact"

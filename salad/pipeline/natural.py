@@ -95,11 +95,12 @@ def build_natural(out: Path, folder: Path, progress: Callable[[int], None]) -> d
     (out / "data").mkdir(exist_ok=True)
     rows = 0
     for path in files:
-        names = pq.read_schema(path).names
+        with shards.open_shard(path) as shard:
+            names = shard.schema_arrow.names
+            rows += shard.metadata.num_rows
         if missing := [c for c in NEEDED if c not in names]:
             raise SaladError(f"natural.shards: {path} has no column '{missing[0]}'", "see docs/shards.md for the columns")
         shutil.copy(path, out / "data" / path.name)
-        rows += pq.read_metadata(path).num_rows
         progress(rows)
     return {"rows": rows}
 

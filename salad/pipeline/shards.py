@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad import audio
+from salad.errors import SaladError
 from salad.pipeline.ledger import NOT_REACHED
 from salad.pipeline.schema import REJECTED, speech_schema
 
@@ -73,6 +75,16 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted((folder / "data").glob("*.parquet"))
 
 
+@contextmanager
+def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
+    """A shard to read from; what is found truncated or altered, now or while it is read, is a SaladError that names it."""
+    try:
+        yield pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as e:
+        why = " ".join(str(e).split())[:200]
+        raise SaladError(f"{path} cannot be read to its end ({why})", "the file is damaged: get or make it anew") from e
+
+
 def read_columns(folder: Path, columns: list[str]) -> pa.Table:
     """Some columns of all shards of a folder, in order; without "audio" this is quick."""
     tables = [pq.read_table(p, columns=columns) for p in shard_files(folder)]
@@ -88,20 +100,26 @@ def read_utterances(folder: Path, undecodable: list[str] | None = None) -> Itera
 
     columns = ["id", "text", "audio", "spans"]
     for path in shard_files(folder):
-        for batch in pq.ParquetFile(path).iter_batches(32, columns=columns):
-            for row in batch.to_pylist():
-                try:
-                    wave, rate = audio.from_bytes(row["audio"]["bytes"])
-                except (RuntimeError, TypeError):  # libsndfile's errors are RuntimeErrors; no bytes at all
-                    if undecodable is None:
-                        raise
-                    undecodable.append(row["id"])
-                    continue
-                spans = row["spans"]
-                yield Utterance(
-                    id=row["id"],
-                    text=row["text"],
-                    spoken=[(s["char_start"], s["char_end"]) for s in spans],
-                    waves=[wave[round(s["audio_start"] * rate) : round(s["audio_end"] * rate)] for s in spans],
-                    rate=rate,
-                )
+        for row in _rows(path, columns):
+            try:
+                wave, rate = audio.from_bytes(row["audio"]["bytes"])
+            except (RuntimeError, TypeError):  # libsndfile's errors are RuntimeErrors; no bytes at all
+                if undecodable is None:
+                    raise
+                undecodable.append(row["id"])
+                continue
+            spans = row["spans"]
+            yield Utterance(
+                id=row["id"],
+                text=row["text"],
+                spoken=[(s["char_start"], s["char_end"]) for s in spans],
+                waves=[wave[round(s["audio_start"] * rate) : round(s["audio_end"] * rate)] for s in spans],
+                rate=rate,
+            )
+
+
+def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    with open_shard(path) as shard:
+        batches = shard.iter_batches(32, columns=columns)
+        while (batch := next(batches, None)) is not None:
+            yield from batch.to_pylist()

@@ -6,6 +6,7 @@ whose artefact is valid and has the right key is not repeated.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from salad.seeds import derive
 from salad.selectors.base import SELECTORS, make_selector
 from salad.tts.base import ENGINES, make_engine
 
+log = logging.getLogger(__name__)
 Progress = Callable[..., None]  # how much is done, and of how much where only the stage can tell
 CODE_VERSION = f"{salad.__version__}/4"  # raise the number when a stage's bytes change for equal inputs
 
@@ -66,6 +68,8 @@ class Run:
         key = self._key(stage, inputs)
         if found := self.store.valid(stage.name, key):
             return found, False
+        if fault := self.store.damage(stage.name, key):
+            log.warning("%s: making '%s' again", fault, stage.name)
         blank = Manifest(stage.name, key, stage.depends, inputs, CODE_VERSION, self.config.seed, 0.0)
         return self.store.publish(stage.name, blank, lambda out: stage.build(out, progress)), True
 

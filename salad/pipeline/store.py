@@ -46,6 +46,11 @@ class Store:
             return None
         return None if artifact.damage(self.path(name), found) else found
 
+    def damage(self, name: str, key: str) -> str | None:
+        """What is wrong with the bytes of an artefact of this key; None where there is none, or it is whole."""
+        found = artifact.read_manifest(self.path(name))
+        return artifact.damage(self.path(name), found) if found and found.key == key else None
+
     def publish(self, name: str, manifest: Manifest, build: Callable[[Path], dict[str, Any]]) -> Manifest:
         self.path(name).parent.mkdir(parents=True, exist_ok=True)
         return artifact.publish(self.path(name), manifest, build)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,20 @@ def test_shards_are_copied_as_they_are(tmp_path: Path, config: Config) -> None:
     assert pq.read_table(run.store.path("natural") / "data").equals(pq.read_table(tmp_path / "mine/data"))
     with pytest.raises(SaladError, match="no data"):
         natural.build_natural(tmp_path / "x", tmp_path / "nothing", lambda n: None)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "altered"])
+def test_a_damaged_shard_that_is_brought_is_named(tmp_path: Path, config: Config, fault: str) -> None:
+    build(tmp_path / "mine", config)
+    (path,) = (tmp_path / "mine/data").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 50] = bytes(50)
+    path.write_bytes(data if fault == "altered" else data[: len(data) // 2])
+    (tmp_path / "out").mkdir()
+
+    def bring() -> None:
+        natural.build_natural(tmp_path / "out", tmp_path / "mine", lambda n: None)
+        distil.build_prepared(tmp_path / "prepared", config, Models(config), tmp_path / "out", lambda n: None)
+
+    with pytest.raises(SaladError, match=re.escape(f"{path.name} cannot be read to its end")):
+        bring()

@@ -21,6 +21,7 @@ from salad import audio
 from salad.artifact import MANIFEST, Manifest, damage, read_manifest
 from salad.errors import SaladError
 from salad.inspect import parquet_files
+from salad.pipeline.shards import open_shard
 
 REQUIRED = ("id", "text", "audio", "spans")
 BATCH = 32  # rows in memory at a time, and in a row group of what is written
@@ -107,14 +108,11 @@ class Corpus:
         """A part's rows in order, `BATCH` at a time, each with all of `columns`."""
         wanted = pa.schema([self.schema.field(name) for name in columns])
         for path in part.files:
-            try:
-                with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                    present = [name for name in columns if name in file.schema_arrow.names]
-                    for batch in file.iter_batches(BATCH, columns=present):
-                        batch.validate(full=True)
-                        yield _with_columns(pa.Table.from_batches([batch]), wanted)
-            except (OSError, pa.ArrowException) as e:
-                raise SaladError(f"{path} cannot be read to its end ({e})", "the file is damaged: get or make it anew") from e
+            with open_shard(path) as file:
+                present = [name for name in columns if name in file.schema_arrow.names]
+                for batch in file.iter_batches(BATCH, columns=present):
+                    batch.validate(full=True)
+                    yield _with_columns(pa.Table.from_batches([batch]), wanted)
 
     def samples(self, progress: Callable[[float], None]) -> Iterator[Sample]:
         """All rows in order. Those without a usable sound are passed over and noted in `left_out`."""
