@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salad import artifact, convert, texts
+from salad import artifact, convert, kokoro_assets, texts
 from salad.errors import SaladError, nearest
-from salad.tts import kokoro_assets
 
 PRETRAINED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json")  # nothing pickled
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Wave = npt.NDArray[np.float32]
+HEARD_RATE = 16_000  # samples a second of what an ASR gets
 
 
 def to_flac(wave: Wave, rate: int) -> bytes:

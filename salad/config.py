@@ -176,6 +176,11 @@ class Speech(Part):
     workers: int | None = Field(None, ge=0)  # processes that speak; None: as many as cores; 0: none, in this process
     time_limit: float = Field(60.0, gt=0)  # seconds for one text, from when a worker has its model; then it is tried elsewhere
 
+    @property
+    def all_voices(self) -> list[Voice]:
+        """Those that teach, and the held-out one."""
+        return [*self.voices, *([self.heldout_voice] if self.heldout_voice else [])]
+
     @model_validator(mode="after")
     def _heldout_is_unheard(self) -> Speech:
         if self.heldout_voice and self.heldout_voice.who in {v.who for v in self.voices}:

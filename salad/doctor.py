@@ -108,7 +108,7 @@ def _hub_answers(name: str) -> bool:
 def _speech(config: Config) -> Iterator[Finding]:
     from salad.tts.base import make_engine
 
-    for voice in filter(None, [*config.speech.voices, config.speech.heldout_voice]):
+    for voice in config.speech.all_voices:
         what = f"engine {voice.engine}, voice {voice.label}"
         try:
             make_engine(voice.engine, voice.voice, voice.model)

@@ -17,6 +17,11 @@ class ConfigError(SaladError):
     exit_code = 2
 
 
+def told(error: BaseException) -> str:
+    """Another's error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def nearest(name: str, known: list[str]) -> str:
     """`"; did you mean 'x'?"` for a misspelt name, or nothing when no known name is close."""
     from difflib import get_close_matches

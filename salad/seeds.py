@@ -18,6 +18,11 @@ def derive(seed: int, *scope: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
+def happens(share: float, seed: int, *scope: object) -> bool:
+    """True for that share of all scopes, always for the same ones."""
+    return share >= 1 or derive(seed, *scope) < share * 2**63
+
+
 def generator(seed: int, *scope: object) -> np.random.Generator:
     """A numpy generator of its own for one purpose."""
     import numpy as np

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from salad import assets
+from salad.audio import Wave
 from salad.config import Config
+from salad.errors import SaladError
 from salad.tts.workers import Speakers, open_speakers
 
 
@@ -45,6 +48,15 @@ class Models:
         from salad.whisper import ShortWhisper
 
         return ShortWhisper(self.config.models.asr, self.dtype) if self.config.models.asr else None
+
+    def transcribe(self, sounds: Mapping[str, Sequence[Wave]]) -> dict[str, list[str]]:
+        """What the ASR hears in each wave (at HEARD_RATE), by key; all of them in one go, batched by length."""
+        waves = [wave for of_key in sounds.values() for wave in of_key]
+        found = self.asr.transcribe(waves) if waves else []
+        if len(found) != len(waves):
+            raise SaladError(f"the ASR gave {len(found)} transcripts of {len(waves)} sounds", "mend or change models.asr")
+        transcripts = iter(found)
+        return {key: [next(transcripts) for _ in of_key] for key, of_key in sounds.items()}
 
     @cached_property
     def speakers(self) -> Speakers:

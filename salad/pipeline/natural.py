@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salad import audio
+from salad.audio import HEARD_RATE
 from salad.config import Config, Recordings
 from salad.errors import SaladError
 from salad.pipeline import shards
@@ -27,10 +28,9 @@ from salad.pipeline.models import Models
 from salad.pipeline.recordings import Recording, Unusable, read_recordings, recording_files
 from salad.pipeline.schema import REJECTED
 from salad.pipeline.utterances import Sample, make_samples
-from salad.seeds import derive
+from salad.seeds import happens
 from salad.tts import sound
 from salad.tts.quality import character_error_rate
-from salad.tts.takes import HEARD_RATE
 
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run, Stage
@@ -157,9 +157,8 @@ def _judged(items: Iterator[Sample | Unusable], config: Config, models: Models) 
     source, share = config.natural.recordings, config.natural.asr_share if config.models.asr else 0.0
     assert source is not None
     while batch := list(islice(items, BATCH)):
-        listen = [s for s in batch if isinstance(s, Sample) and models.asr and derive(config.seed, "asr", s.id) < share * 2**63]
-        found = iter(models.asr.transcribe([wave for s in listen for _, wave in s.spans]) if listen else [])
-        heard = {s.id: [next(found) for _ in s.spans] for s in listen}
+        listen = [s for s in batch if isinstance(s, Sample) and models.asr and happens(share, config.seed, "asr", s.id)]
+        heard = models.transcribe({s.id: [wave for _, wave in s.spans] for s in listen})
         for item in batch:
             row = {"text": item.text, "source": source.dataset, "engine": ENGINE, "voice": item.group, "cer": None}
             if isinstance(item, Unusable):

@@ -20,7 +20,7 @@ from salad.config import Config, Source, Voice, load_config
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
 from salad.plugins import fingerprint
-from salad.seeds import derive
+from salad.seeds import happens
 from salad.selectors.base import SELECTORS, make_selector
 from salad.tts.base import ENGINES, make_engine
 
@@ -118,7 +118,7 @@ class Run:
         voices = [heldout] if heldout and name == "heldout" else self.config.speech.voices
 
         def checked(text_id: str) -> bool:
-            return share >= 1 or derive(self.config.seed, "asr", text_id) < share * 2**63
+            return happens(share, self.config.seed, "asr", text_id)
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
             session = synthesize.Session(self.models, voices, checked, judged)
@@ -133,9 +133,12 @@ class Run:
 
     def _spoken_by(self, *voices: Voice) -> dict[str, Any]:
         """What the sound of these voices depends on: not how many processes make it."""
-        speech = self.config.speech.model_dump(mode="json", exclude={"workers", "time_limit", "voices", "heldout_voice"})
+        speech = self.config.speech.model_dump(mode="json", include={"cut", "quality", "shard_rows"})
+        return {**speech, **self._voices(*voices)}
+
+    def _voices(self, *voices: Voice) -> dict[str, Any]:
         code = [fingerprint("engine", v.engine, ENGINES) for v in voices]
-        return {**speech, "voices": [v.model_dump(mode="json") for v in voices], "code": code}
+        return {"voices": [v.model_dump(mode="json") for v in voices], "code": code}
 
     def _prepared(self, name: str, speech: str) -> Stage:
         from salad.pipeline import distil
@@ -210,7 +213,11 @@ class Run:
             Stage(
                 "pool",
                 passages,
-                {**self._part("pool", "interleave"), "speech": self._spoken_by(*c.speech.voices), "files": files(c.pool.sources)},
+                {
+                    **self._part("pool", "interleave", "speech.cut"),
+                    **self._voices(*c.speech.voices),
+                    "files": files(c.pool.sources),
+                },
                 unit="passages",
             ),
             Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
@@ -394,7 +401,7 @@ def open_run(config: str | Path, overrides: dict[str, Any], at_least: int = 1) -
 def _check_names(config: Config) -> None:
     """Names that would only be looked up after minutes of work: SaladError at once when one is wrong."""
     make_selector(config.select.selector, config.select.options)
-    for voice in filter(None, [*config.speech.voices, config.speech.heldout_voice]):
+    for voice in config.speech.all_voices:
         make_engine(voice.engine, voice.voice, voice.model)
     for name in filter(None, config.models.model_dump().values()):
         assets.check_name(name)

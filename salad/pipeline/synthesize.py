@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,9 @@ def _write_shard(
     out: Path, number: int, batch: list[Row], scripts: list[Script], takes: dict[str, Take], ledger: Ledger, session: Session
 ) -> dict[str, Any]:
     """Judge a batch's takes and write its shard, its rejected rows and, last, the sidecar that says so."""
-    heard = _listen(takes.values(), session.models)
+    longest = session.config.speech.quality.max_seconds
+    listened = {t.key: t.heard for t in takes.values() if t.heard is not None and t.measures and t.measures.longest <= longest}
+    heard = session.models.transcribe(listened)
     trial = Ledger(Order([], budget=ledger.order.budget), spent=ledger.spent)
     kept, turned_down, outcomes, cers = [], [], [], []
     for row, script in zip(batch, scripts, strict=True):
@@ -185,20 +187,6 @@ def _judge(
     judged = cer if session.judged_by_cer else None
     sample = shards.speech_row(spoken_by, script.ranges, script.said, take.flac, take.rate, take.ends, **facts)
     return sample, fault(measures, n_words, judged, session.config.speech.quality)
-
-
-def _listen(takes: Iterable[Take], models: Models) -> dict[str, list[str]]:
-    """What the ASR hears in each span of the takes that it is to hear, by key; spans of any length together."""
-    longest = models.config.speech.quality.max_seconds
-    heard = [t for t in takes if t.heard is not None and t.measures is not None and t.measures.longest <= longest]
-    waves = [wave for take in heard for wave in take.heard or ()]
-    if not waves:
-        return {}
-    found = models.asr.transcribe(waves)
-    if len(found) != len(waves):
-        raise SaladError(f"the ASR gave {len(found)} transcripts of {len(waves)} sounds", "mend or change models.asr")
-    transcripts = iter(found)
-    return {take.key: [next(transcripts) for _ in take.heard or ()] for take in heard}
 
 
 def _kept_file(out: Path, number: int) -> Path:

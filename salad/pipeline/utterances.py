@@ -17,14 +17,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from salad.audio import Wave, resample
+from salad.audio import HEARD_RATE, Wave, resample
 from salad.config import Config
 from salad.pipeline.clean import passages
 from salad.pipeline.recordings import Recording, Unusable
 from salad.pipeline.script import spans_of
 from salad.pipeline.word_times import Range, align
 from salad.tts import sound
-from salad.tts.takes import HEARD_RATE, SILENT
+from salad.tts.takes import SILENT
 
 OPEN_GROUPS = 64  # whose last utterances wait for their next one
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from salad.errors import SaladError, nearest
+from salad.errors import SaladError, nearest, told
 from salad.tts.base import Speech, VoiceInfo
 from salad.tts.coqui_files import ONLY_VOICE, fetch, fetched_files, listed_models, local_files, read_speakers
 from salad.tts.coqui_models import LANGUAGE, OneByOne, Vits, one_thread, seeded
-from salad.tts.coqui_stubs import Json, load, quiet, told
+from salad.tts.coqui_stubs import Json, load, quiet
 
 # Coqui reads [[…]] as phonemes (espeak) and [STOP] as a token (XTTS); text of a pool is text and nothing else.
 _MARKUP = str.maketrans({"[": " ", "]": " "})

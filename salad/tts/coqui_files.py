@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from salad.errors import SaladError, nearest
-from salad.tts.coqui_stubs import Json, beside, read_config, setting, told, without_torchaudio
+from salad.errors import SaladError, nearest, told
+from salad.tts.coqui_stubs import Json, beside, read_config, setting, without_torchaudio
 
 ONLY_VOICE = "default"  # of a model with one speaker
 CHECKPOINTS = ("model.pth", "best_model.pth", "model_file.pth", "model_file.pth.tar")

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from salad.errors import SaladError
+from salad.errors import SaladError, told
 
 NAMES = ("torchaudio", "torchcodec")
 _BESIDE = ("speakers_file", "speaker_file", "d_vector_file", "language_ids_file")  # what a config names by path
@@ -109,11 +109,6 @@ def quiet() -> Iterator[None]:
         of_transformers.set_verbosity(verbosity)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def told(error: BaseException) -> str:
-    """An error of TTS on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def beside(folder: Path, named: Any) -> Any:

@@ -12,14 +12,13 @@ from itertools import accumulate
 
 import numpy as np
 
-from salad.audio import Wave, resample, to_flac
+from salad.audio import HEARD_RATE, Wave, resample, to_flac
 from salad.config import Voice
 from salad.errors import SaladError
 from salad.seeds import derive
 from salad.tts import sound
 from salad.tts.base import Engine, Speech
 
-HEARD_RATE = 16_000  # samples a second of the sounds that an ASR gets
 SILENT = 1e-3  # of full scale, a peak below which nothing was said
 
 

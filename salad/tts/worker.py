@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from salad.config import Voice
-from salad.errors import SaladError
+from salad.errors import SaladError, told
 from salad.tts.base import Engine, make_engine
 from salad.tts.takes import Job, Take, record
 
@@ -38,7 +38,7 @@ class Booth:
             except SaladError:
                 raise
             except Exception as e:
-                raise SaladError(f"engine '{voice.engine}' cannot speak ({_told(e)})", "mend it or name another voice") from e
+                raise SaladError(f"engine '{voice.engine}' cannot speak ({told(e)})", "mend it or name another voice") from e
             self._engines[key] = engine
         return self._engines[key]
 
@@ -52,11 +52,7 @@ def attempt(engine: Engine, jobs: Sequence[Job], level: float) -> list[Take] | s
     except MemoryError:
         return "out of memory"
     except Exception as e:  # whatever an engine may raise
-        return f"engine failed ({_told(e)})"
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"engine failed ({told(e)})"
 
 
 def serve(connection: Connection) -> None:

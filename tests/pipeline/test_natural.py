@@ -182,14 +182,15 @@ class Hears:
         return found
 
 
-class FakeModels:
-    def __init__(self, asr: Hears) -> None:
-        self.asr = asr
+def listening_by(asr: Hears, config: Config) -> Models:
+    models = Models(config)
+    models.__dict__["asr"] = asr
+    return models
 
 
 def test_the_asr_hears_its_share_and_turns_down_what_it_does_not_understand(tmp_path: Path, config: Config) -> None:
     listening = changed(config, natural__asr_share=1.0, models__asr="fake")
-    meta = build(tmp_path / "all", listening, FakeModels(Hears(deaf_to=(7,))))
+    meta = build(tmp_path / "all", listening, listening_by(Hears(deaf_to=(7,)), listening))
     assert meta["cer_checked"] == 4
     assert meta["rejected"] == {"not understood": 1}
     assert all(r["cer"] == 0 and r["heard"] for r in rows(tmp_path / "all"))
@@ -200,7 +201,7 @@ def test_the_asr_hears_its_share_and_turns_down_what_it_does_not_understand(tmp_
     assert turned_down["seconds"] > 0
 
     deaf = Hears()
-    none = build(tmp_path / "none", changed(listening, natural__asr_share=0.0), FakeModels(deaf))
+    none = build(tmp_path / "none", changed(listening, natural__asr_share=0.0), listening_by(deaf, listening))
     assert (none["cer"], none["cer_checked"], deaf.asked) == (None, 0, 0)
 
 

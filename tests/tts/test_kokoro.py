@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad import kokoro_assets
 from salad.errors import SaladError
-from salad.tts import kokoro, kokoro_assets
+from salad.tts import kokoro
 from salad.tts.base import Speech, make_engine
 from salad.tts.kokoro import KokoroEngine
 from salad.tts.kokoro_durations import EARLY, FRAME, Run, frames, speech, with_durations

@@ -21,7 +21,7 @@ from salad import audio
 from salad.artifact import MANIFEST, Manifest, damage, read_manifest
 from salad.errors import SaladError
 from salad.inspect import parquet_files
-from salad.pipeline.shards import open_shard
+from salad.pipeline.shards import open_shard, shard_files
 
 REQUIRED = ("id", "text", "audio", "spans")
 BATCH = 32  # rows in memory at a time, and in a row group of what is written
@@ -148,7 +148,7 @@ def find_corpus(path: Path) -> Corpus:
 
 def _part(name: str, folder: Path) -> Part:
     inside = folder / "data"
-    files = sorted(inside.glob("*.parquet")) if inside.is_dir() else parquet_files(folder)
+    files = shard_files(folder) if inside.is_dir() else parquet_files(folder)
     for file in files:
         parquet_files(file)  # says which is not Parquet
     return Part(name, folder, files, read_manifest(folder))

@@ -15,6 +15,7 @@ from salad.config import Flags
 from salad.pipeline import summary
 from salad.pipeline.flags import cer_limit, cluster_cer
 from salad.pipeline.report import figures, samples
+from salad.pipeline.shards import shard_files
 
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
@@ -88,7 +89,7 @@ def _rule(of_clusters: np.ndarray, rule: Flags) -> str:
 def _spoken(folders: list[Path], ids: list[str], sounds: Path, prefix: str) -> list[dict[str, Any]]:
     """These probes in this order, their sounds written; an id that no folder has is left out."""
     columns = ["id", "text", "domain", "cer", "seconds", "words_per_second", "audio", "spans"]
-    files = [path for folder in folders for path in sorted((folder / "data").glob("*.parquet"))]
+    files = [path for folder in folders for path in shard_files(folder)]
     tables = [pq.read_table(path, columns=columns, filters=[("id", "in", ids)]) for path in files]
     rows = {row["id"]: row for table in tables for row in table.to_pylist()}
     shown = [rows[i] for i in ids if i in rows]
