@@ -20,6 +20,7 @@ from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
 from salad.pipeline.script import measure_rates, write_script
+from salad.pipeline.streams import files_of, guarded
 from salad.tts.base import SpeakingRate
 
 PART_ROWS = 50_000
@@ -73,7 +74,7 @@ def source_files(source: Source) -> dict[str, int]:
     """Local files behind a source and their sizes: what a pool depends on beside its configuration."""
     if not names_files(source.dataset) or "://" in source.dataset:
         return {}
-    return {str(path): path.stat().st_size for path in _matches(source.dataset)}
+    return {str(path): path.stat().st_size for path in files_of(source.dataset)}
 
 
 def names_files(dataset: str) -> bool:
@@ -111,7 +112,7 @@ def open_source(source: Source) -> Iterable[dict[str, Any]]:
     suffix = Path(name).suffix.lower()
     try:
         if suffix in _BUILDERS:
-            if "://" not in name and not _matches(name):
+            if "://" not in name and not files_of(name):
                 raise FileNotFoundError(f"no file matches {name}")
             stream = datasets.load_dataset(_BUILDERS[suffix], data_files={source.split: name}, **options)
         else:
@@ -127,29 +128,7 @@ def open_source(source: Source) -> Iterable[dict[str, Any]]:
     for column in filter(None, (source.text_column, source.domain_column)):
         if columns and column not in columns:
             raise SaladError(f"pool source '{source.dataset}' has no column '{column}'", f"its columns: {', '.join(columns)}")
-    return _guarded(stream, source)
-
-
-def _guarded(stream: Iterable[dict[str, Any]], source: Source) -> Iterator[dict[str, Any]]:
-    """Rows of a stream; what breaks in its middle names the source."""
-    rows = iter(stream)
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except Exception as e:
-            raise SaladError(
-                f"pool source '{source.dataset}' cannot be read to its end ({type(e).__name__}: {str(e)[:200]})",
-                "mend or replace the file",
-            ) from e
-        yield row
-
-
-def _matches(pattern: str) -> list[Path]:
-    """The files of a path or glob, relative or absolute."""
-    path = Path(pattern)
-    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    return guarded(stream, f"pool source '{source.dataset}' cannot be read to its end", "mend or replace the file")
 
 
 class _NearDuplicates:

@@ -19,6 +19,7 @@ import numpy as np
 from salad.audio import Wave
 from salad.config import Recordings
 from salad.errors import SaladError
+from salad.pipeline.streams import files_of, guarded
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 CUTS = (".jsonl", ".jsonl.gz")
@@ -42,26 +43,8 @@ class Unreadable(Exception):
 
 def open_entries(source: Recordings) -> Iterator[Entry]:
     """Utterances of a source in its order. SaladError when it cannot be read: nothing there, no such column, a damaged file."""
-    entries = _reader(source)(source)
-    while True:
-        try:
-            entry = next(entries)
-        except StopIteration:
-            return
-        except SaladError:
-            raise
-        except Exception as e:  # of csv, json, pyarrow, datasets, lhotse
-            raise SaladError(
-                f"natural.recordings: '{source.dataset}' cannot be read ({type(e).__name__}: {str(e)[:200]})",
-                "see docs/natural.md for what can be; mend or replace the file",
-            ) from e
-        yield entry
-
-
-def files_of(pattern: str) -> list[Path]:
-    """The files of a path or glob, relative or absolute; none for a hub name."""
-    path = Path(pattern).expanduser()
-    return sorted(p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file())
+    what = f"natural.recordings: '{source.dataset}' cannot be read"
+    return guarded(_reader(source)(source), what, "see docs/natural.md for what can be; mend or replace the file")
 
 
 def _reader(source: Recordings) -> Callable[[Recordings], Iterator[Entry]]:

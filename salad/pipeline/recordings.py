@@ -20,7 +20,8 @@ import numpy as np
 from salad.audio import Wave
 from salad.config import Recordings
 from salad.pipeline.clean import clean
-from salad.pipeline.recording_sources import SLACK, Entry, Unreadable, files_of, open_entries
+from salad.pipeline.recording_sources import SLACK, Entry, Unreadable, open_entries
+from salad.pipeline.streams import files_of
 
 RATES = (4_000, 384_000)  # samples a second that speech is recorded at
 LONGEST_KEY = 200

@@ -44,10 +44,8 @@ class Times:
         before = self.words[first - 1].end if first else 0.0
         after = self.words[last + 1].start if last + 1 < len(self.words) else len(wave) / rate
         start, stop = self.words[first].start, self.words[last].end
-        start = sound.quietest(wave, rate, max(before, start - MARGIN), start)
-        stop = sound.quietest(wave, rate, stop, min(after, stop + MARGIN))
         chars = span[0] if begin == inside[0] else self.ranges[begin - 1][1], self.ranges[end][1]
-        return chars, sound.cut(wave, rate, start, stop)
+        return chars, sound.cut_in_pauses(wave, rate, max(before, start - MARGIN), start, stop, min(after, stop + MARGIN))
 
 
 def align(text: str, words: Sequence[Word]) -> Times | None:

@@ -127,6 +127,11 @@ def cut(wave: Wave, rate: int, start: float, end: float, fade_seconds: float = 0
     return fade(wave[low:high], rate, fade_seconds)
 
 
+def cut_in_pauses(wave: Wave, rate: int, earliest: float, start: float, end: float, latest: float) -> Wave:
+    """`cut` at the quietest moments of the pauses around [start, end): after `earliest`, before `latest`."""
+    return cut(wave, rate, quietest(wave, rate, earliest, start), quietest(wave, rate, end, latest))
+
+
 def level(waves: Sequence[Wave], rate: int, target: float) -> tuple[list[Wave], float]:
     """The sounds of one sample brought to `target` dBFS of active speech by one gain, and that gain in dB.
 

@@ -139,7 +139,5 @@ def _cut(engine: Engine, job: Job, speech: Speech) -> list[Wave]:
         first, last = inside[0], inside[-1]
         before = words[first - 1].end if first else 0.0
         after = words[last + 1].start if last + 1 < len(words) else speech.seconds
-        start = sound.quietest(speech.wave, speech.rate, before, words[first].start)
-        end = sound.quietest(speech.wave, speech.rate, words[last].end, after)
-        waves.append(sound.cut(speech.wave, speech.rate, start, end))
+        waves.append(sound.cut_in_pauses(speech.wave, speech.rate, before, words[first].start, words[last].end, after))
     return waves

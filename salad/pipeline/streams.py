@@ -1,0 +1,32 @@
+"""What the sources of texts and of recordings share: files behind a name, and streams whose failures say where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from salad.errors import SaladError, told
+
+Row = TypeVar("Row")
+
+
+def files_of(pattern: str) -> list[Path]:
+    """The files of a path or glob, relative or absolute; none for a hub name."""
+    path = Path(pattern).expanduser()
+    return sorted(p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file())
+
+
+def guarded(stream: Iterable[Row], what: str, advice: str) -> Iterator[Row]:
+    """Rows of a stream; whatever it raises (csv, json, pyarrow, datasets, lhotse) is a SaladError: `what`, why, and advice."""
+    rows = iter(stream)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except SaladError:
+            raise
+        except Exception as e:
+            raise SaladError(f"{what} ({told(e)})", advice) from e
+        yield row
