@@ -95,6 +95,8 @@ def check_name(name: str) -> None:
 
 def where(name: str) -> str | None:
     """In words, where a model would come from without asking the network; None: only a hub could have it."""
+    if name == "logmel":
+        return "built in"
     if Path(name).is_dir():
         return f"local folder {name}"
     if name in MODELS and _is_cached("models", name):
@@ -114,13 +116,26 @@ def where(name: str) -> str | None:
 def load_pretrained(loader: Any, name: str, **options: Any) -> Any:
     """`loader.from_pretrained(folder of name)`; a damaged or wrong folder becomes a SaladError that names it."""
     folder = model_folder(name)
+    refuse_pickled(folder)
     try:
         return loader.from_pretrained(str(folder), **options)
+    except SaladError:
+        raise
     except Exception as e:
         raise SaladError(
             f"model '{name}' in {folder} cannot be loaded ({type(e).__name__}: {str(e)[:200]})",
             "the folder is incomplete or of another kind; delete it and fetch the model again, or name another",
         ) from e
+
+
+def refuse_pickled(folder: Path) -> None:
+    """SaladError for a model whose weights are pickled only: loading them could run anything."""
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for end in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{end}"))
+        if pickled:
+            raise SaladError(
+                f"{folder} has pickled weights only ({pickled[0]}), which could run anything", "save them as safetensors"
+            )
 
 
 def _cached_folder(kind: str, name: str) -> Path:

@@ -170,6 +170,30 @@ def export(
 
 
 @app.command()
+def chat(
+    folder: Annotated[Path, typer.Argument(help="A run, whose last trained student answers, or a checkpoint's folder.")],
+    audio: Annotated[Path | None, typer.Option("--audio", help="A sound to hear: WAV, FLAC, OGG or MP3.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", help="Text after the sound; <audio> in it: the sound goes there.", show_default="ask"),
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Of a run: stage-one, round-000, …", show_default="the last")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="How long an answer may be.", min=1)] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the likeliest token.", min=0)] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws, with a temperature.", min=0)] = 0,
+) -> None:
+    """Speak to a trained student, and read what it goes on with.
+
+    For example: salad chat --audio question.wav runs/demo
+    """
+    from salad.chat import chat
+
+    chat(folder, audio, prompt, checkpoint, max_new_tokens, temperature, seed)
+
+
+@app.command()
 def strategies() -> None:
     """Every selection strategy that can be named, where it comes from, and what it does.
 
@@ -257,6 +281,47 @@ def simulate(
         experiment.write(out, outcome)
     console.print_simulation(outcome)
     console.console.print(f"\nPage: {out / 'simulation.html'}", markup=False, soft_wrap=True)
+
+
+@app.command("eval")
+def evaluate(
+    folder: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")] = None,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--benchmark", help="A name from --list, or a YAML file; again for more.", show_default="the run's, else continuation"
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--checkpoint", help="A checkpoint's folder; again for more.", show_default="untrained, Stage I, last round"
+        ),
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option("--items", help="Questions of each benchmark.", min=4, show_default="the run's")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Say which benchmarks have a name, and stop.")] = False,
+) -> None:
+    """Multiple choice by ear: Q on text, the cascade (ASR, then Q), students by ear, and the gap; D, M and F by domain.
+
+    Prompts are spoken once, by the held-out voice; a second call computes only what is new. Figures: RUN/eval/eval.json
+    """
+    from salad import console
+    from salad import evaluate as evaluating
+
+    if list_:
+        evaluating.show_known()
+        return
+    if folder is None:
+        raise typer.BadParameter("name a run's folder, or --list")
+    run_ = _existing(folder)
+    with run_.store.lock():
+        wanted, stages, students = evaluating.evaluate(run_, benchmark or [], checkpoint or [], items)
+        console.walk(run_, stages)
+        found = evaluating.write(run_, wanted, students)
+    evaluating.show(found)
+    console.console.print(f"\nFigures: {run_.store.path('eval') / 'eval.json'}", markup=False, soft_wrap=True)
 
 
 @app.command()

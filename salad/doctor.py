@@ -69,13 +69,11 @@ def _models(config: Config) -> Iterator[Finding]:
         place = assets.where(name)
         advice = "it is fetched from the hub at first use; without a network put it in a local folder and name that"
         yield Finding(place is not None, f"{role} {name}: {place or 'not on this machine'}", advice)
-    if assets.where(config.models.encoder):
+    if config.models.encoder != "logmel" and assets.where(config.models.encoder):
         from transformers import AutoConfig
 
         kind = assets.load_pretrained(AutoConfig, config.models.encoder).model_type
-        yield Finding(kind == "whisper", f"encoder kind: {kind}", "this version hears with Whisper encoders only")
-    elif "whisper" not in config.models.encoder.lower():
-        yield Finding(False, f"encoder kind of {config.models.encoder}: unknown", "this version hears with Whisper encoders only")
+        yield Finding(kind in ("whisper", "mimi"), f"encoder kind: {kind}", "known: whisper, mimi, and logmel by name")
 
 
 def _sources(config: Config) -> Iterator[Finding]:

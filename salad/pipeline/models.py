@@ -64,6 +64,10 @@ class Models:
         speech = self.config.speech
         return open_speakers(speech.workers, speech.time_limit, speech.quality.level)
 
+    def forget_teacher(self) -> None:
+        """Its memory is wanted for something else; who asks for it again loads it again."""
+        self.__dict__.pop("teacher", None)
+
     def close(self) -> None:
         if "speakers" in self.__dict__:
             self.__dict__.pop("speakers").close()
@@ -75,7 +79,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|transformers|accelerate")
+    for kind in (UserWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=kind, module=r"torch|transformers|accelerate")
     from transformers.utils import logging
 
     logging.disable_progress_bar()

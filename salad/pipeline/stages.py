@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import salad
 from salad import assets
 from salad.artifact import Manifest, make_key
 from salad.config import Config, Source, Voice, load_config
+from salad.pipeline.benchmarks import load_benchmarks
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
 from salad.plugins import fingerprint
@@ -24,9 +25,13 @@ from salad.seeds import happens
 from salad.selectors.base import SELECTORS, make_selector
 from salad.tts.base import ENGINES, make_engine
 
+if TYPE_CHECKING:
+    from salad.pipeline.benchmarks import Wanted
+    from salad.trainer.data import Hearing
+
 log = logging.getLogger(__name__)
 Progress = Callable[..., None]  # how much is done, and of how much where only the stage can tell
-CODE_VERSION = f"{salad.__version__}/4"  # raise the number when a stage's bytes change for equal inputs
+CODE_VERSION = f"{salad.__version__}/5"  # raise the number when a stage's bytes change for equal inputs
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,10 @@ class Run:
     @cached_property
     def stages(self) -> list[Stage]:
         """Every stage in an order in which inputs come before what needs them."""
+        from salad.pipeline import benchmarks
+
         c = self.config
-        stages = [*self._pool_stages(), *self._stage_one()]
+        stages = [*self._pool_stages(), *benchmarks.stages(self, self._benchmarks), *self._stage_one()]
         for r in range(c.rounds):
             stages += self._round(r)
         if c.control:
@@ -89,6 +96,12 @@ class Run:
         last = f"round-{round_:03d}/metrics"
         names = [s.name for s in self.stages]
         return self.stages[: names.index(last) + 1]
+
+    @cached_property
+    def _benchmarks(self) -> list[Wanted]:
+        from salad.pipeline import benchmarks
+
+        return benchmarks.wanted(self)
 
     # -- helpers that the stages below share ---------------------------------------------------------------
 
@@ -140,40 +153,53 @@ class Run:
         code = [fingerprint("engine", v.engine, ENGINES) for v in voices]
         return {"voices": [v.model_dump(mode="json") for v in voices], "code": code}
 
-    def _prepared(self, name: str, speech: str) -> Stage:
+    def _prepared(self, name: str, speech: str, teaches: bool = False) -> Stage:
         from salad.pipeline import distil
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
-            return distil.build_prepared(out, self.config, self.models, self._path(speech), progress)
+            return distil.build_prepared(out, self.config, self.models, self._path(speech), progress, teaches)
 
         parts = self._part("models.lm", "models.encoder", "train.dtype", "interleave.max_positions", "student.adapter")
+        if teaches:
+            parts |= self._targets
         return Stage(name, build, parts, (speech,), unit="texts")
+
+    @property
+    def _targets(self) -> dict[str, Any]:
+        """What the teacher targets of training texts depend on."""
+        cached = ["train.top_k", "train.temperature"] if self.config.train.teacher == "cached" else []
+        return self._part("train.teacher", *cached)
 
     def _checkpoint(self, name: str, start: str | None, sources: dict[str, list[str]], stable_steps: int) -> Stage:
         from salad.pipeline import distil
 
+        probes = "prepared/probe" if self.config.train.early_stop else None
+
         def build(out: Path, progress: Progress) -> dict[str, Any]:
             folders = {kind: [self._path(n) for n in names] for kind, names in sources.items()}
             first = self._path(start) / "stable" if start else None
-            return distil.build_checkpoint(out, self.config, self.models, first, folders, stable_steps, name, progress)
+            by = self._path(probes) if probes else None
+            return distil.build_checkpoint(out, self.config, self.models, first, folders, stable_steps, name, progress, by)
 
-        train = self.config.train.model_dump(mode="json", exclude={"save_steps", "stage_one_steps", "round_steps"})
-        inputs = tuple(n for names in sources.values() for n in names) + ((start,) if start else ())
+        train = self.config.train.model_dump(mode="json", exclude={"save_steps", "launch", "stage_one_steps", "round_steps"})
+        inputs = (*(n for names in sources.values() for n in names), *filter(None, (start, probes)))
         steps = stable_steps + self.config.train.decay_steps
         depends = {"train": train, "stable_steps": stable_steps, **self._part("student", "models")}
         return Stage(name, build, depends, inputs, total=steps, unit="steps")
 
-    def _metrics(self, name: str, checkpoint: str | None, hearing: str = "speech") -> Stage:
+    def _metrics(self, name: str, checkpoint: str | None, hearing: Hearing = "speech") -> Stage:
         from salad.pipeline import metrics
+
+        asked = self._benchmarks
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
             final = self._path(checkpoint) / "final" if checkpoint else None
-            return metrics.build_metrics(
-                out, self.config, self.models, final, self._path("heldout"), self._path("prepared/heldout"), hearing, progress
-            )
+            measured_on = (self._path("heldout"), self._path("prepared/heldout"))
+            spoken = [one.of(self) for one in asked]
+            return metrics.build_metrics(out, self.config, self.models, final, *measured_on, hearing, progress, spoken)
 
-        inputs = ("heldout", "prepared/heldout", *((checkpoint,) if checkpoint else ()))
-        depends = {"hearing": hearing, **self._part("student", "models", "train.dtype")}
+        inputs = ("heldout", "prepared/heldout", *([checkpoint] if checkpoint else []), *(n for a in asked for n in a.artefacts))
+        depends = {"hearing": hearing, **self._part("student", "models", "train.dtype", "evaluate.bootstrap")}
         return Stage(name, build, depends, inputs, total=self.config.probe.heldout, unit="texts")
 
     # -- the stages ----------------------------------------------------------------------------------------
@@ -243,7 +269,7 @@ class Run:
                 budget=c.natural.seconds,
                 share=c.natural.asr_share,
             )
-        stages = [spoken, self._prepared("prepared/natural", "natural")]
+        stages = [spoken, self._prepared("prepared/natural", "natural", teaches=True)]
         if self._reads_text:
 
             def build(out: Path, progress: Progress) -> dict[str, Any]:
@@ -253,6 +279,7 @@ class Run:
                 return distil.build_prepared_text(out, c, self.models, rows, progress)
 
             parts = self._part("train.batch_size", "train.accumulate", "train.stage_one_steps", "models", "train.dtype")
+            parts |= self._targets
             inputs = ("pool", "clusters", "probe", "heldout", "natural")
             stages.append(Stage("prepared/text", build, parts, inputs, unit="texts"))
         return [
@@ -327,7 +354,7 @@ class Run:
 
     @property
     def _reads_text(self) -> bool:
-        return self.config.student.lm == "full" and self.config.train.mix.text > 0
+        return self.config.student.lm != "frozen" and self.config.train.mix.text > 0
 
     def _sources(self, rounds: int) -> dict[str, list[str]]:
         """Prepared folders by kind, with the synthetic speech of that many rounds."""
@@ -368,7 +395,7 @@ class Run:
                 unit="texts",
             ),
             self._speech(f"{here}/speech", chosen, (f"{here}/selection",), budget=c.select.budget),
-            self._prepared(f"prepared/{here}", f"{here}/speech"),
+            self._prepared(f"prepared/{here}", f"{here}/speech", teaches=True),
             self._checkpoint(f"{here}/checkpoint", f"{before}/checkpoint", self._sources(r + 1), c.train.round_steps),
             self._metrics(f"{here}/metrics", f"{here}/checkpoint"),
         ]
@@ -403,5 +430,6 @@ def _check_names(config: Config) -> None:
     make_selector(config.select.selector, config.select.options)
     for voice in config.speech.all_voices:
         make_engine(voice.engine, voice.voice, voice.model)
+    load_benchmarks(config.evaluate.benchmarks)
     for name in filter(None, config.models.model_dump().values()):
         assets.check_name(name)

@@ -28,18 +28,25 @@ def metrics(run: Run, name: str) -> dict[str, Any]:
 
 def students(run: Run) -> list[tuple[str, str, int]]:
     """(label, metrics artefact, optimiser steps behind it) of every student that was measured."""
-    train = run.config.train
+    rounds = [f"round-{r:03d}" for r in range(run.config.rounds)]
     found = [("no speech at all", "before/no-speech", 0), ("before Stage I", "before/untrained", 0)]
-    found.append(("after Stage I", "stage-one/metrics", train.stage_one_steps + train.decay_steps))
-    for r in range(run.config.rounds):
-        steps = train.stage_one_steps + (r + 1) * train.round_steps + train.decay_steps
-        found.append((f"after round {r}", f"round-{r:03d}/metrics", steps))
+    chains = [("after Stage I", ["stage-one"])]
+    chains += [(f"after round {r}", ["stage-one", *rounds[: r + 1]]) for r in range(len(rounds))]
     if published(run, "control/checkpoint"):
         # A control of fewer rounds than the run has by now is not its yardstick.
-        extra = run.config.rounds * train.round_steps + train.decay_steps
-        if run.store.manifest("control/checkpoint").meta["steps"] == extra:
-            found.append(("Stage I data only", "control/metrics", train.stage_one_steps + extra))
+        asked = run.store.manifest("control/checkpoint").config["stable_steps"]
+        if asked == run.config.rounds * run.config.train.round_steps:
+            chains.append(("Stage I data only", ["stage-one", "control"]))
+    for label, chain in chains:
+        if published(run, f"{chain[-1]}/metrics"):
+            found.append((label, f"{chain[-1]}/metrics", _steps(run, chain)))
     return [row for row in found if published(run, row[1])]
+
+
+def _steps(run: Run, chain: list[str]) -> int:
+    """Optimiser steps of checkpoints of which each starts before the decay of the one before it."""
+    metas = [run.store.manifest(f"{name}/checkpoint").meta for name in chain]
+    return sum(meta["stable_steps"] for meta in metas[:-1]) + int(metas[-1]["steps"])
 
 
 def heldout_rows(run: Run) -> list[list[Any]]:
@@ -158,8 +165,8 @@ def _place(name: str) -> tuple[str, str]:
         return ("Stage I" if stage_one else _round(tail) or "once"), "features"
     if head.startswith("probe-"):
         return "Stage I", tail
-    if head == "before":
-        return "once", "metrics"
+    if head in ("before", "benchmarks"):
+        return "once", "metrics" if head == "before" else "benchmarks"
     if not tail:
         return ("Stage I", "speech") if head == "natural" else ("once", kinds.get(head, head))
     return "Stage I" if head == "stage-one" else _round(head) or head, kinds.get(tail, tail)

@@ -53,14 +53,18 @@ class Session:
     def config(self) -> Config:
         return self.models.config
 
+    def script(self, row: Row) -> Script:
+        """What is said of a row, and by whom."""
+        listens = self.models.asr is not None and self.checked(row["id"])
+        return write_script(row, self.config, self.voices, listens)
+
     def start(self, rows: list[Row]) -> _Spoken:
         """Hand texts to those who speak."""
         if self._ahead and self._ahead[0] == rows:
             spoken, self._ahead = self._ahead[1], None
             return spoken
         self.stop()
-        listens = self.models.asr is not None
-        scripts = [write_script(row, self.config, self.voices, listens and self.checked(row["id"])) for row in rows]
+        scripts = [self.script(row) for row in rows]
         return _Spoken(scripts, self.models.speakers.submit([s.job for s in scripts if not s.problem]))
 
     def start_ahead(self, rows: list[Row]) -> None:

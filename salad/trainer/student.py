@@ -1,131 +1,147 @@
 """The student: frozen speech encoder (outside) -> adapter -> LM initialised from the teacher.
 
-A `transformers.PreTrainedModel`. While the LM is frozen it is the teacher, so a checkpoint holds the adapter
-alone and names the LM; once the LM trains, the checkpoint holds both. safetensors only.
+A `transformers.PreTrainedModel`, known to `AutoModel` once this module is imported. What does not train is not
+stored: a checkpoint holds the adapter, the LoRA updates or the LM where there are any, and else names the LM.
+safetensors only.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from salad import assets
+from salad.audio import Wave
 from salad.errors import SaladError
+from salad.trainer import lora
+from salad.trainer.adapters import make_adapter
+from salad.trainer.encoders import SpeechEncoder, make_encoder
+from salad.trainer.generate import generate
+from salad.trainer.student_config import StudentConfig
 from salad.trainer.targets import Loss
+from salad.trainer.teacher import load_lm
 
-
-class StudentConfig(PreTrainedConfig):
-    """What is needed to rebuild the student: names, sizes, and the LM's own config when it trains."""
-
-    model_type = "salad-student"
-
-    def __init__(
-        self,
-        lm: str = "",
-        lm_training: str = "frozen",
-        lm_config: dict[str, Any] | None = None,
-        encoder: str = "",
-        encoder_width: int = 0,
-        encoder_frame_rate: float = 0.0,
-        frame_rate: float = 12.5,
-        layers: int = 2,
-        width: int = 576,
-        mlp: int = 1536,
-        heads: int = 9,
-        kv_heads: int = 3,
-        **kwargs: Any,
-    ) -> None:
-        self.lm, self.lm_training, self.lm_config = lm, lm_training, lm_config
-        self.encoder, self.encoder_width, self.encoder_frame_rate = encoder, encoder_width, encoder_frame_rate
-        self.frame_rate, self.layers, self.width, self.mlp = frame_rate, layers, width, mlp
-        self.heads, self.kv_heads = heads, kv_heads
-        super().__init__(**kwargs)
-
-    @property
-    def stack(self) -> int:
-        """Encoder frames that become one position of the LM."""
-        return max(1, round(self.encoder_frame_rate / self.frame_rate))
-
-
-class Adapter(nn.Module):
-    """Stacked encoder frames through a causal decoder stack into the LM's embedding space.
-
-    (spans, T · stack, encoder width) -> (spans, T, LM width). `scale` starts at the RMS of the LM's own
-    token embeddings, so speech enters at the volume that the LM is used to.
-    """
-
-    def __init__(self, config: StudentConfig, lm_width: int) -> None:
-        super().__init__()
-        self.stack = config.stack
-        self.inward = nn.Linear(config.encoder_width * self.stack, config.width)
-        self.body = LlamaModel(
-            LlamaConfig(
-                vocab_size=1,
-                hidden_size=config.width,
-                intermediate_size=config.mlp,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                num_key_value_heads=config.kv_heads,
-                max_position_embeddings=4096,
-                bos_token_id=None,
-                eos_token_id=None,
-            )
-        )
-        self.outward = nn.Linear(config.width, lm_width)
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        spans, length, width = frames.shape
-        x = frames.reshape(spans, length // self.stack, width * self.stack)
-        # Spans are padded at their end only and the stack is causal: no mask is needed.
-        h = self.body(inputs_embeds=self.inward(x), use_cache=False).last_hidden_state
-        return self.outward(h) * self.scale
+__all__ = ["Student", "StudentConfig", "load_lm", "load_student", "new_student"]
 
 
 class Student(PreTrainedModel):
-    """Reads the batches of `trainer.data.collate`; the loss is in `trainer/train.py`."""
+    """Reads the batches of `trainer.data.collate`; the loss is in `trainer/train.py`.
+
+    An LM that trains in full is a submodule. Else it stands beside the modules, over the teacher's tensors (`lora.share`),
+    and only its updates, if any, are parameters: `lora.…`, beside `adapter.…`.
+    """
 
     config_class = StudentConfig
     base_model_prefix = "student"
-    _no_split_modules = ["LlamaDecoderLayer"]
+    main_input_name = "batch"
     supports_gradient_checkpointing = True
 
     def __init__(self, config: StudentConfig, lm: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        if lm is None and config.lm_training == "full":
-            lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**(config.lm_config or {})))
         if config.lm_training == "full":
+            if lm is None:
+                lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**(config.lm_config or {})))
             self.lm = lm
-        else:
-            self.__dict__["_frozen"] = lm  # not a submodule: neither trained nor saved
         width = lm.config.hidden_size if lm is not None else (config.lm_config or {})["hidden_size"]
-        self.adapter = Adapter(config, width)
+        self.adapter = make_adapter(config, width)
         self.post_init()
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules &= present  # FSDP looks for every one
+        if lm is not None and config.lm_training != "full":
+            self.attach_lm(lm)
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, *args: Any, **options: Any) -> Any:
+        """As ever; `lm` is the LM of a checkpoint that only names it, loaded by that name where it is not given.
+
+        SaladError for pickled weights, which could run anything, and where a weight is missing.
+        """
+        config = options.pop("config", None) or AutoConfig.from_pretrained(folder)
+        if not isinstance(config, StudentConfig):
+            raise SaladError(
+                f"{folder} is a {config.model_type} model, not a student", "give a checkpoint's folder, e.g. …/final"
+            )
+        lm, wants_info = options.pop("lm", None), options.pop("output_loading_info", False)
+        assets.refuse_pickled(Path(folder))
+        if config.lm_training != "full":
+            options["lm"] = load_lm(config.lm, config.teacher_dtype) if lm is None else lm
+        options |= {"config": config, "use_safetensors": True, "output_loading_info": True}
+        student, info = super().from_pretrained(folder, *args, **options)
+        if lost := sorted(info["missing_keys"]):
+            raise SaladError(f"student {folder} lacks {len(lost)} of its weights, {lost[0]} for one", "restore the folder")
+        return (student, info) if wants_info else student
 
     @property
     def language_model(self) -> PreTrainedModel:
-        model = self.lm if self.config.lm_training == "full" else self.__dict__["_frozen"]
-        assert model is not None, "attach_lm first"
-        return model
+        if self.config.lm_training == "full":
+            return self.lm
+        if "_beside" not in self.__dict__:
+            self.attach_lm(load_lm(self.config.lm, self.config.teacher_dtype))
+        return self.__dict__["_beside"]
 
     @property
     def lm_is_frozen(self) -> bool:
         return bool(self.config.lm_training == "frozen")
 
     def attach_lm(self, lm: PreTrainedModel) -> None:
-        """Give a frozen-LM student the LM that its checkpoint only names."""
-        self.__dict__["_frozen"] = lm.requires_grad_(False)
+        """Give a student whose LM is not trained in full the one that it starts from, which stays as it is.
+
+        New LoRA updates, of no effect yet, come with it. SaladError for an LM of another size.
+        """
+        sizes = [(c["hidden_size"], c["vocab_size"]) for c in (self.config.lm_config or lm.config.to_dict(), lm.config.to_dict())]
+        if sizes[0] != sizes[1]:
+            raise SaladError(
+                f"this student was trained on '{self.config.lm}' (width, vocabulary: {sizes[0]}), not on an LM of {sizes[1]}",
+                "give it that one",
+            )
+        self.__dict__["_attached"] = lm.requires_grad_(False)
+        self.__dict__["_beside"] = beside = lora.share(lm)
+        if self.config.lm_training == "lora":
+            self.lora = lora.inject(beside, **(self.config.lora or {}))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Student:
+        """An LM with LoRA follows; a frozen one only as far as checkpointing of its layers needs it: no dropout."""
+        super().train(mode)
+        if (lm := self.__dict__.get("_beside")) is not None:
+            lm.train(mode and not self.lm_is_frozen)
+            for layer in lm.modules():
+                if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+                    layer.training = mode
+        return self
+
+    def _set_gradient_checkpointing(self, *args: Any, **options: Any) -> None:
+        """Of the adapter's stack and of the LM, wherever it is."""
+        for part in (getattr(self.adapter, "body", None), self.language_model):
+            if part is not None:
+                part._set_gradient_checkpointing(*args, **options)
+        self.train(self.training)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """`.to(device)` moves a frozen LM too."""
+        """An LM that is no submodule follows to where the adapter goes, and the teacher, whose tensors it has, with it.
+
+        Only there: FSDP empties what it is about to fill, and would never fill these.
+        """
         super()._apply(fn, recurse)
-        if self.__dict__.get("_frozen") is not None:
-            self.__dict__["_frozen"]._apply(fn)
+        device = self.adapter.scale.device
+        for name in ("_beside", "_attached"):
+            if (lm := self.__dict__.get(name)) is not None and device.type != "meta":
+                lm.to(device)
         return self
 
     def head(self) -> torch.Tensor:
@@ -135,24 +151,30 @@ class Student(PreTrainedModel):
     def states(self, batch: dict[str, Any]) -> torch.Tensor:
         """Final hidden states of a batch, (B, L, d): tokens embedded, speech put in its places."""
         # Padding is at the end only and attention is causal: real positions never see it.
-        return self.language_model.get_decoder()(inputs_embeds=self._embedded(batch), use_cache=False).last_hidden_state
+        return self.language_model.get_decoder()(inputs_embeds=self.embedded(batch), use_cache=False).last_hidden_state
 
     def hidden_states(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """The same of every layer, (B, L, d) each: what enters the LM first, `states` last."""
         decoder = self.language_model.get_decoder()
-        found = decoder(inputs_embeds=self._embedded(batch), use_cache=False, output_hidden_states=True)
+        found = decoder(inputs_embeds=self.embedded(batch), use_cache=False, output_hidden_states=True)
         return tuple(found.hidden_states)
 
-    def _embedded(self, batch: dict[str, Any]) -> torch.Tensor:
-        lm = self.language_model
-        embedded = lm.get_input_embeddings()(batch["token_ids"])
-        if batch["frames"] is not None:
-            with self._precision(lm.dtype):
-                heard = self.adapter(batch["frames"].to(next(self.adapter.parameters()).dtype))
-            flat = embedded.reshape(-1, embedded.shape[-1])
-            heard = heard.reshape(-1, heard.shape[-1])[batch["frame_from"]].to(flat.dtype)
-            embedded = flat.index_copy(0, batch["frame_at"], heard).view_as(embedded)
-        return embedded
+    def hear(self, frames: torch.Tensor) -> torch.Tensor:
+        """Encoder frames (spans, T · stack, width) as positions of the LM, (spans, T, d)."""
+        with self._precision(self.language_model.dtype):
+            return self.adapter(frames.to(next(self.adapter.parameters()).dtype))
+
+    def embedded(self, batch: dict[str, Any]) -> torch.Tensor:
+        """(B, L, d): what enters the LM."""
+        embedded, frames = self.language_model.get_input_embeddings()(batch["token_ids"]), batch["frames"]
+        if frames is None and self.training and torch.distributed.is_initialized():
+            # Another process may have speech in its batch, and waits until all have been through the adapter.
+            frames = torch.zeros(1, self.config.stack, self.config.encoder_width, device=embedded.device)
+        if frames is None:
+            return embedded
+        flat = embedded.reshape(-1, embedded.shape[-1])
+        heard = self.hear(frames).reshape(-1, flat.shape[-1])[batch["frame_from"]].to(flat.dtype)
+        return flat.index_copy(0, batch["frame_at"], heard).view_as(embedded)
 
     def _precision(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """The adapter computes as its LM does, in training and in scoring alike; its weights stay float32."""
@@ -174,46 +196,45 @@ class Student(PreTrainedModel):
         states = self.states(batch)
         return states.reshape(-1, states.shape[-1])[batch["loss_at"]]
 
+    @cached_property
+    def speech_encoder(self) -> SpeechEncoder:
+        return make_encoder(self.config.encoder, self.config.teacher_dtype)
 
-def load_lm(name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The frozen text LM by name: the teacher, and the start of the student.
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return assets.load_pretrained(AutoTokenizer, self.config.lm)
 
-    SaladError for one whose logits are not its head times its last state (a bias, a scale, a soft cap): its
-    distribution could not be kept as states.
-    """
-    lm: PreTrainedModel = assets.load_pretrained(AutoModelForCausalLM, name, dtype=dtype)
-    lm = lm.eval().requires_grad_(False)
-    some = torch.arange(4)[None]
-    with torch.inference_mode():
-        states = lm.get_decoder()(input_ids=some, use_cache=False).last_hidden_state
-        ours, its = states @ lm.get_output_embeddings().weight.T, lm(input_ids=some, use_cache=False).logits
-    if not torch.allclose(ours.float(), its.float(), rtol=0.02, atol=0.02 * float(its.abs().max())):
-        raise SaladError(
-            f"the logits of '{name}' are not its head times its last state", "choose an LM without a head bias or cap"
-        )
-    return lm
+    def generate(
+        self,
+        audio: tuple[Wave, int] | None,
+        prompt: str = "",
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        write: Callable[[str], None] | None = None,
+    ) -> str:
+        """What the student goes on with after a sound and a text; see `trainer.generate.generate`."""
+        return generate(self, audio, prompt, max_new_tokens, temperature, top_p, seed, write)
+
+
+AutoConfig.register(StudentConfig.model_type, StudentConfig)
+AutoModel.register(StudentConfig, Student)
 
 
 def new_student(config: StudentConfig, teacher: PreTrainedModel, seed: int) -> Student:
-    """An untrained student of this teacher. A training LM starts as a float32 copy of the teacher's."""
-    import copy
-
+    """An untrained student of this teacher. An LM that trains in full starts as a float32 copy of the teacher's."""
     config.lm_config = teacher.config.to_dict()
+    lm = copy.deepcopy(teacher).float().requires_grad_(True) if config.lm_training == "full" else teacher
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if config.lm_training == "full":
-            student = Student(config, copy.deepcopy(teacher).float().requires_grad_(True))
-        else:
-            student = Student(config, teacher)
+        student = Student(config, lm)
     rms = teacher.get_input_embeddings().weight.float().pow(2).mean().sqrt()
     with torch.no_grad():
         student.adapter.scale.fill_(float(rms))
     return student
 
 
-def load_student(folder: Path, teacher: PreTrainedModel) -> Student:
-    """A published checkpoint, with the teacher as its LM where that is frozen."""
-    student: Student = assets.load_pretrained(Student, str(folder))
-    if student.lm_is_frozen:
-        student.attach_lm(teacher)
-    return student
+def load_student(folder: Path, teacher: PreTrainedModel | None) -> Student:
+    """A published checkpoint, on the teacher's tensors where its LM is not trained in full; else it wants no teacher."""
+    return assets.load_pretrained(Student, str(folder), lm=teacher)

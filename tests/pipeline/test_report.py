@@ -52,6 +52,7 @@ CONFIG = {
     "student": {"lm": "frozen"},
     "train": {"stage_one_steps": 8, "round_steps": 4, "decay_steps": 2},
 }
+STABLE = {"stage-one": 8, "round": 4, "control": 8}  # steps before the decay, by stage
 CLUSTERS = {
     "cluster": [0, 1, 2],
     "n_pool": [6, 6, 2],
@@ -127,10 +128,11 @@ def write_speech(out: Path) -> dict[str, Any]:
     return {"rows": 12, "seconds": 59.5, "budget": 60.0, "rejected": {"not understood": 1, "over budget": 1}, "cer": 0.0625}
 
 
-def write_checkpoint(out: Path) -> dict[str, Any]:
+def write_checkpoint(out: Path, name: str) -> dict[str, Any]:
     log = [{"step": 5.0, "kl": 2.0, "loss": 2.0}, {"step": 10.0, "kl": 1.0, "loss": 1.0}]
     (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-    return {"steps": 2 * 4 + 2}  # as many as both rounds: the control counts
+    stable = STABLE[name.partition("/")[0].partition("-0")[0]]
+    return {"steps": stable + CONFIG["train"]["decay_steps"], "stable_steps": stable}
 
 
 def write_metrics(out: Path, name: str) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def build(out: Path, name: str) -> dict[str, Any]:
         "clusters": write_clusters,
         "scores": write_scores,
         "speech": write_speech,
-        "checkpoint": write_checkpoint,
+        "checkpoint": lambda out: write_checkpoint(out, name),
     }
     return writers[kind](out) if kind in writers else {}
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as nn
 
 from salad.errors import SaladError
 from salad.trainer.divergence import compare, distillation_loss, kl_divergence, mean_by_text, text_weights
@@ -70,13 +71,13 @@ def case(seed: int = 1, dtype: torch.dtype = torch.float32) -> dict[str, torch.T
     }
 
 
-def plain(c: dict[str, torch.Tensor], alpha: float) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+def plain(c: dict[str, torch.Tensor], alpha: float, t: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Loss, KL of each position and gradients by autograd, in float64, the textbook way."""
-    t, s, ht, hs = (c[k].detach().double() for k in ("teacher_states", "student_states", "teacher_head", "student_head"))
+    q, s, hq, hs = (c[k].detach().double() for k in ("teacher_states", "student_states", "teacher_head", "student_head"))
     s, hs = s.requires_grad_(), hs.requires_grad_()
-    log_q, log_p = torch.log_softmax(t @ ht.T, -1), torch.log_softmax(s @ hs.T, -1)
-    kl = (log_q.exp() * (log_q - log_p)).sum(-1)
-    nll = -log_p.gather(1, c["labels"][:, None]).squeeze(1)
+    log_q, log_p = torch.log_softmax(q @ hq.T / t, -1), torch.log_softmax(s @ hs.T / t, -1)
+    kl = t**2 * (log_q.exp() * (log_q - log_p)).sum(-1)
+    nll = nn.cross_entropy(s @ hs.T, c["labels"], reduction="none")
     loss = (c["weights"].double() * (alpha * kl + (1 - alpha) * nll)).sum()
     return loss, kl, list(torch.autograd.grad(loss, [s, hs]))
 
@@ -85,12 +86,13 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, rtol: float = 1e-5
     assert float((found.double() - expected).norm()) <= rtol * float(expected.norm())
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
 @pytest.mark.parametrize("alpha", [1.0, 0.4, 0.0])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_value_and_gradients_are_those_of_float64(alpha: float, rows: int) -> None:
+def test_value_and_gradients_are_those_of_float64(alpha: float, rows: int, temperature: float) -> None:
     c = case()
-    loss, kl = distillation_loss(**c, alpha=alpha, chunk=rows * VOCABULARY)
-    expected, expected_kl, gradients = plain(c, alpha)
+    loss, kl = distillation_loss(**c, alpha=alpha, chunk=rows * VOCABULARY, temperature=temperature)
+    expected, expected_kl, gradients = plain(c, alpha, temperature)
     assert_close(loss.detach(), expected.detach())
     assert_close(kl, expected_kl.detach())
     for found, wanted in zip(torch.autograd.grad(loss, [c["student_states"], c["student_head"]]), gradients, strict=True):

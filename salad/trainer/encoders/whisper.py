@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from salad.audio import Wave
-from salad.whisper import HOP, RATE, ShortWhisper
+from salad.whisper import HOP, RATE, WINDOW, ShortWhisper
 
 
 class WhisperEncoder:
     rate = RATE
     frame_rate = RATE / HOP
+    window = WINDOW * HOP / RATE
 
     def __init__(self, name: str, dtype: torch.dtype) -> None:
         self.name = name

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from salad.trainer.data import Example, collate
+from salad.trainer.data import Example, Hearing, collate
 from salad.trainer.divergence import compare, mean_by_text
 from salad.trainer.student import Student
+from salad.trainer.targets import teacher_states
 
 POSITIONS = 1024  # of a batch, padding included
 
@@ -38,7 +39,7 @@ def measure(
     student: Student,
     teacher: PreTrainedModel,
     examples: Sequence[Example],
-    hearing: str = "speech",
+    hearing: Hearing = "speech",
     progress: Callable[[int], None] = lambda n: None,
     positions: int = POSITIONS,
 ) -> Divergences:
@@ -57,7 +58,7 @@ def measure(
         batch = collate(here, stack, hearing)
         spoken = student.states_at_loss(batch)
         read = None if student.lm_is_frozen else student.states_at_loss(collate(here, stack, "text"))
-        rows = compare(batch["teacher"], read, spoken, teacher_head, head, batch["labels"])
+        rows = compare(teacher_states(batch), read, spoken, teacher_head, head, batch["labels"])
         found[:, members] = [mean_by_text(r, batch["owner"], len(members)).cpu().numpy() for r in rows]
         done += len(members)
         progress(done)
