@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from salad.pipeline.simulation.experiment import Outcome
     from salad.pipeline.stages import Run, Stage
 
+NUMERIC = "0123456789+-–[."  # how a cell begins that is a number, or an interval
 FACTS = 7  # of a stage on its line
 console = Console(highlight=False)
 interrupted = threading.Event()  # set by Ctrl+C: Python may swallow the exception itself (in a callback, a destructor)
@@ -109,41 +110,36 @@ def print_summary(run: Run) -> None:
     from salad.pipeline import summary
 
     console.print()
-    _print_table(f"Speech chosen by {run.config.select.selector} and spoken", summary.SPEECH_COLUMNS, summary.speech_rows(run))
-    _print_table("Held-out texts: never chosen from, never trained on (nats)", summary.HELDOUT_COLUMNS, summary.heldout_rows(run))
+    print_table(f"Speech chosen by {run.config.select.selector} and spoken", summary.SPEECH_COLUMNS, summary.speech_rows(run))
+    print_table("Held-out texts: never chosen from, never trained on (nats)", summary.HELDOUT_COLUMNS, summary.heldout_rows(run))
     if verdict := summary.against_control(run):
         console.print(f"{verdict}\n", soft_wrap=True)
-    _print_table("D by domain, which the method never sees (nats)", *summary.domain_rows(run))
-    _print_table("Wall time (s)", *summary.time_rows(run))
+    print_table("D by domain, which the method never sees (nats)", *summary.domain_rows(run))
+    for title, columns, rows in summary.benchmark_tables(run):
+        print_table(title, columns, rows)
+    print_table("Wall time (s)", *summary.time_rows(run))
 
 
 def print_simulation(outcome: Outcome) -> None:
     """The tables of `salad simulate`, and what they rest on."""
     from salad.pipeline.simulation import plot
 
-    wide = console if console.is_terminal else Console(width=150)  # a file has no width of its own
-    for title, columns, rows in (
-        ("Residual D, nats: the truth of the simulation", plot.COLUMNS, plot.cells(outcome.rows)),
-        ("Components of log D of the probes", plot.CHECKED, plot.check_cells(outcome.check)),
-    ):
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for i, column in enumerate(columns):
-            table.add_column(column, justify="right" if i else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*map(escape, row))
-        wide.print(table)
+    print_table("Residual D, nats: the truth of the simulation", list(plot.COLUMNS), plot.cells(outcome.rows))
+    print_table("Components of log D of the probes", list(plot.CHECKED), plot.check_cells(outcome.check))
     console.print(f"{plot.what(outcome)}\n{outcome.response.sentence()}", markup=False, soft_wrap=True)
 
 
-def _print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Numbers to the right, words to the left; a file, which has no width of its own, gets wide lines."""
+    cells = [[_cell(x) for x in row] for row in rows]
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(
-            *(
-                "–" if x is None else f"{x:.3f}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else escape(str(x))
-                for x in row
-            )
-        )
-    console.print(table)
+        words = i == 0 or any(row[i] and row[i][0] not in NUMERIC for row in cells)
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
+    for row in cells:
+        table.add_row(*map(escape, row))
+    (console if console.is_terminal else Console(width=150, highlight=False)).print(table)
+
+
+def _cell(x: Any) -> str:
+    return "–" if x is None else f"{x:.3f}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else str(x)

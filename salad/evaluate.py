@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salad.errors import SaladError
+from salad.pipeline.benchmarks import tables
 
 if TYPE_CHECKING:
     from salad.pipeline.benchmarks import Wanted
     from salad.pipeline.stages import Run, Stage
 
-CONDITIONS = {"q_text": "Q on text", "cascade": "cascade: ASR, then Q on text", "p_text": "P on text", "p_speech": "P on speech"}
-COLUMNS = ["condition", "accuracy", "95 % interval", "gap", "95 % interval", "unnormalised", "questions"]
 USUAL = "continuation"  # where neither the command nor the run names a benchmark
 MEASURES = {"D": "divergence", "M": "misalignment", "F": "forgetting"}
 
@@ -107,79 +106,33 @@ def write(run: Run, wanted: Sequence[Wanted], students: Sequence[Candidate]) -> 
     return found
 
 
-def benchmark_rows(found: dict[str, Any], name: str) -> list[list[str]]:
-    """Cells of a benchmark's table: the toplines, then each student."""
-    students = {label: m["benchmarks"][name] for label, m in found["students"].items()}
-    first = next(iter(students.values()))
-    rows = [_cells(CONDITIONS[c], first, c) for c in ("q_text", "cascade") if c in first["conditions"]]
-    for label, of_student in students.items():
-        if of_student["conditions"]["p_text"] != first["conditions"]["q_text"]:
-            rows.append(_cells(f"{CONDITIONS['p_text']}, {label}", of_student, "p_text"))
-        rows.append(_cells(f"{CONDITIONS['p_speech']}, {label}", of_student, "p_speech"))
-    return rows
-
-
-def _cells(label: str, of_student: dict[str, Any], condition: str) -> list[str]:
-    f = of_student["conditions"][condition]
-    gap = [f"{of_student['gap']:+.3f}", _interval(of_student, "gap")] if condition == "p_speech" else ["", ""]
-    return [
-        label,
-        f"{f['accuracy']:.3f}",
-        _interval(f, "accuracy"),
-        *gap,
-        f"{f['accuracy_raw']:.3f}",
-        str(of_student["questions"]),
-    ]
-
-
 def divergence_rows(found: dict[str, Any]) -> list[list[str]]:
     """Cells of D, M and F by domain, a row a student and domain."""
     rows = []
     for label, m in found["students"].items():
         for domain, of_domain in {"all": m["all"], **m["domains"]}.items():
-            cells = [f"{of_domain[k]:.3f} {_interval(of_domain, k)}" for k in MEASURES]
+            cells = [f"{of_domain[k]:.3f} {tables.interval(of_domain, k)}" for k in MEASURES]
             rows.append([label, domain, *cells, str(of_domain["texts"])])
     return rows
 
 
-def _interval(values: dict[str, Any], key: str) -> str:
-    low, high = values[f"{key}_low"], values[f"{key}_high"]
-    return "" if low is None else f"[{low:.3f}, {high:.3f}]"
-
-
 def show(found: dict[str, Any]) -> None:
     """Print a table a benchmark, and one of D, M and F."""
+    from salad.console import print_table
+
     for name in found["items"]:
-        of_all = [m["benchmarks"][name] for m in found["students"].values()]
-        out = f", {of_all[0]['left_out']} left out: no sound" if of_all[0]["left_out"] else ""
-        ties = sum(c["ties"] for m in of_all for c in m["conditions"].values())
-        tied = f", {ties} ties" if ties else ""
-        _print(f"{name}: accuracy (chance {of_all[0]['chance']:.3f}{out}{tied}); gap: Q on text less P on speech", COLUMNS,
-               benchmark_rows(found, name))  # fmt: skip
+        print_table(tables.title(name, found["students"]), tables.COLUMNS, tables.rows(name, found["students"]))
     columns = ["student", "domain", *(f"{k} ({what})" for k, what in MEASURES.items()), "texts"]
-    _print("Held-out texts, nats, with 95 % intervals", columns, divergence_rows(found))
+    print_table("Held-out texts, nats, with 95 % intervals", columns, divergence_rows(found))
 
 
 def show_known() -> None:
     """Print every benchmark that has a name: where it is from, what it measures, its licence."""
+    from salad.console import print_table
     from salad.pipeline.benchmarks import known, load_benchmark
 
     benchmarks = [load_benchmark(name) for name in known()]
     rows = [[b.name, f"{b.dataset} {b.subset or ''}".strip(), b.measures, b.licence] for b in benchmarks]
-    _print("Benchmarks; your own: the path of a YAML file (docs/evaluation.md)", ["name", "source", "measures", "licence"], rows)
-
-
-def _print(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from salad.console import console
-
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):
-        left = i == 0 or not rows or not rows[0][i][:1].isdigit()
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    (console if console.is_terminal else Console(width=150, highlight=False)).print(table)  # a file has no width of its own
+    print_table(
+        "Benchmarks; your own: the path of a YAML file (docs/evaluation.md)", ["name", "source", "measures", "licence"], rows
+    )

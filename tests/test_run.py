@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from salad import cli
 from salad.config import load_config
 from salad.pipeline.stages import Run
+from tests.fakes import write_config
 
 
 def salad(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -45,8 +47,6 @@ def test_one_run_end_to_end(fake_config_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_same_seed_same_bytes_other_seed_other_choice(tmp_path: Path, fake_models: dict[str, str]) -> None:
-    from tests.fakes import write_config
-
     chosen = {}
     path = write_config(tmp_path, fake_models, rounds=1, control=False)
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
@@ -60,16 +60,42 @@ def test_same_seed_same_bytes_other_seed_other_choice(tmp_path: Path, fake_model
     assert chosen["a"] != chosen["c"]
 
 
-def test_a_full_lm_student_trains_on_three_kinds_and_forgets_measurably(tmp_path: Path, fake_models: dict[str, str]) -> None:
-    from tests.fakes import write_config
-
-    student = {"adapter": {"layers": 1, "width": 16, "mlp": 32, "heads": 2, "kv_heads": 1}, "lm": "full"}
-    run = Run(load_config(write_config(tmp_path, fake_models, student=student, rounds=1, control=False)))
+@pytest.mark.parametrize(("lm", "teacher"), [("full", "states"), ("full", "cached"), ("lora", "online")])
+def test_a_student_whose_lm_trains_learns_three_kinds_and_forgets_measurably(
+    tmp_path: Path, fake_models: dict[str, str], lm: str, teacher: str
+) -> None:
+    student = {"adapter": {"layers": 1, "width": 16, "mlp": 32, "heads": 2, "kv_heads": 1}, "lm": lm}
+    path = write_config(tmp_path, fake_models, student=student, rounds=1, control=False)
+    run = Run(load_config(path, {"train.teacher": teacher, "train.top_k": 8}))
     for stage in run.stages[:-1]:
         run.execute(stage)
+        if stage.name == "stage-one/checkpoint":
+            assert ("teacher" in run.models.__dict__) == (teacher != "cached"), "cached targets need no teacher"
     examples = run.store.manifest("round-000/checkpoint").meta["examples"]
     assert set(examples) == {"natural", "synthetic", "text"}
     assert min(examples.values()) > 0
     after = json.loads((run.store.path("round-000/metrics") / "metrics.json").read_text())["all"]
     assert after["F"] > 0
     assert after["M"] != after["D"]
+
+
+def test_a_run_is_measured_on_its_benchmarks_and_may_end_a_stage_early(
+    tmp_path: Path, fake_models: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe = {"per_cluster": 3, "heldout": 24}
+    evaluate = {"benchmarks": ["continuation"], "items": 8, "bootstrap": 100}
+    path = write_config(tmp_path, fake_models, probe=probe, evaluate=evaluate, rounds=1)
+    early = {"every": 1, "patience": 2, "least": 0.9}  # no D falls by nine tenths
+    config = yaml.safe_load(path.read_text())
+    config["train"] |= {"early_stop": early, "stage_one_steps": 9}
+    path.write_text(yaml.safe_dump(config))
+    assert salad("run", str(path), monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "continuation: accuracy (chance 0.250" in shown
+    for row in ("Q on text", "P without ears, no speech at all", "P on speech, after Stage I", "P on speech, after round 0"):
+        assert row in shown
+    run = tmp_path / "runs/fake"
+    assert "P on speech, after round 0" in (run / "report/index.html").read_text()
+    meta = json.loads((run / "stage-one/checkpoint/_manifest.json").read_text())["meta"]
+    assert meta["stable_steps"] == 4, "warm-up, the first measurement, and two that are no better"
+    assert list(meta["D"]) == ["2", "3", "4"]

@@ -109,7 +109,7 @@ def build_checkpoint(
     return {
         "steps": len(log),
         "stable_steps": len(log) - train.decay_steps,
-        "D": {str(row["step"]): row["D"] for row in log if "D" in row},
+        "D": {str(int(row["step"])): row["D"] for row in log if "D" in row},
         "kl_first": _mean_kl(log[:10]),
         "kl_last": _mean_kl(log[-10:]),
         "examples": {kind: len(rows) for kind, rows in examples.items()},

@@ -72,7 +72,8 @@ def build_metrics(
     asked = _ask(out, student, benchmarks, hearing, config, models)
     metrics = {"all": overall, "domains": by_domain, "benchmarks": asked}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    meta = {**overall, **{f"gap_{name}": of_one["gap"] for name, of_one in asked.items()}, "unmeasured": unmeasured}
+    meta = {name: overall[name] for name in ("texts", "D", "D_se", "M", "F")}
+    meta |= {**{f"gap_{name}": of_one["gap"] for name, of_one in asked.items()}, "unmeasured": unmeasured}
     if hearing != "speech":
         return meta
     cka = np.array(span_alignment(student, examples))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salad.pipeline.benchmarks import tables
+
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run
 
@@ -76,6 +78,14 @@ def domain_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
     named = [(label, metrics(run, name)) for label, name, _ in students(run)]
     domains = sorted({d for _, m in named for d in m["domains"]})
     return ["student", *domains], [[label, *(m["domains"][d]["D"] for d in domains)] for label, m in named]
+
+
+def benchmark_tables(run: Run) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of every benchmark of the configuration, as far as students were asked."""
+    found = {label: metrics(run, name) for label, name, _ in students(run)}
+    names = dict.fromkeys(name for m in found.values() for name in m.get("benchmarks", {}))
+    asked = {name: {label: m for label, m in found.items() if name in m.get("benchmarks", {})} for name in names}
+    return [(tables.title(name, by), tables.COLUMNS, tables.rows(name, by)) for name, by in asked.items()]
 
 
 def heldout_errors(run: Run, name: str) -> dict[str, float | None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -35,6 +36,9 @@ from salad.trainer.generate import generate
 from salad.trainer.student_config import StudentConfig
 from salad.trainer.targets import Loss
 from salad.trainer.teacher import load_lm
+
+HALF = (torch.bfloat16, torch.float16)
+SHORT = 128  # positions
 
 __all__ = ["Student", "StudentConfig", "load_lm", "load_student", "new_student"]
 
@@ -151,7 +155,8 @@ class Student(PreTrainedModel):
     def states(self, batch: dict[str, Any]) -> torch.Tensor:
         """Final hidden states of a batch, (B, L, d): tokens embedded, speech put in its places."""
         # Padding is at the end only and attention is causal: real positions never see it.
-        return self.language_model.get_decoder()(inputs_embeds=self.embedded(batch), use_cache=False).last_hidden_state
+        with self._attention(batch["token_ids"].shape[1]):
+            return self.language_model.get_decoder()(inputs_embeds=self.embedded(batch), use_cache=False).last_hidden_state
 
     def hidden_states(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """The same of every layer, (B, L, d) each: what enters the LM first, `states` last."""
@@ -178,9 +183,17 @@ class Student(PreTrainedModel):
 
     def _precision(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
         """The adapter computes as its LM does, in training and in scoring alike; its weights stay float32."""
-        if dtype not in (torch.bfloat16, torch.float16):
+        if dtype not in HALF:
             return nullcontext()
         return torch.autocast(self.adapter.scale.device.type, dtype=dtype)
+
+    def _attention(self, length: int) -> AbstractContextManager[Any]:
+        """Plain attention where the backward pass of the fused kernel costs several times as much: short sequences in
+        half precision on a CPU (docs/log.md). Not with checkpointing, which makes the forward pass again outside of here."""
+        lm, device = self.language_model, self.device.type
+        half = lm.dtype in HALF or torch.is_autocast_enabled(device)
+        learns = self.training and torch.is_grad_enabled() and not lm.is_gradient_checkpointing
+        return sdpa_kernel(SDPBackend.MATH) if device == "cpu" and half and learns and length <= SHORT else nullcontext()
 
     def forward(self, batch: dict[str, Any], loss: Loss, positions: float | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of a batch of `trainer.data.collate` as a mean over so many positions, and the KL of each of its own.

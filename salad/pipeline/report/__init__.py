@@ -81,6 +81,7 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
         figures=plots,
         heldout=(summary.HELDOUT_COLUMNS, summary.heldout_rows(run)),
         domains=summary.domain_rows(run),
+        benchmarks=summary.benchmark_tables(run),
         speech=(summary.SPEECH_COLUMNS, summary.speech_rows(run)),
         times=summary.time_rows(run),
         clusters={r: cluster_table(run, r) for r in rounds},
