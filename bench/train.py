@@ -92,32 +92,33 @@ class Bench:
         return float(torch.cat(kl).mean())
 
     def schedule(self, mode: str, steps: int) -> Any:
-        return make_schedule({"natural": self.examples(mode)}, {"natural": 1.0}, steps, self.batch, self.stack, seed=3)
+        """One step to warm up, those that count, and a last one, before which `stable` is saved."""
+        return make_schedule({"natural": self.examples(mode)}, {"natural": 1.0}, steps + 2, self.batch, self.stack, seed=3)
 
     # -- the modes: seconds of `steps` steps, positions in them, and the KL of each ---------------------------
 
     def salad(self, mode: str, steps: int) -> tuple[float, int, list[float]]:
-        schedule = self.schedule(mode, steps + 1)  # the first step warms up
-        recipe = stage.make_recipe(self.config, self.models, steps + 1, seed=3)
+        schedule = self.schedule(mode, steps)
+        recipe = stage.make_recipe(self.config, self.models, steps + 2, seed=3)
         loss = make_loss(mode, None if mode == "cached" else self.models.teacher)
         at: list[float] = []
         with tempfile.TemporaryDirectory() as out:
             recipe = replace(recipe, decay_steps=1, save_steps=10**6)
             log = distil(self.student(), loss, schedule, recipe, Path(out), lambda step: at.append(time.perf_counter()))
-        return at[-1] - at[0], positions(schedule, self.batch, self.stack), [row["kl"] for row in log]
+        return at[steps] - at[0], positions(schedule, self.batch, self.stack, steps), [row["kl"] for row in log]
 
     def bare(self, mode: str, steps: int) -> tuple[float, int, list[float]]:
-        schedule = self.schedule(mode, steps + 1)
+        schedule = self.schedule(mode, steps)
         loss = make_loss("states", self.models.teacher)
         student = self.student().train()
-        batches = [collate([schedule[i] for i in rows], self.stack) for rows in groups(len(schedule), self.batch)]
+        batches = [collate([schedule[i] for i in rows], self.stack) for rows in groups(self.batch * (steps + 1), self.batch)]
         step = Stepper(student, self.models.dtype)
         kls = [step(lambda b=b: student(b, loss, len(b["labels"]))) for b in batches]  # type: ignore[misc]
-        return step.seconds, positions(schedule, self.batch, self.stack), kls
+        return step.seconds, positions(schedule, self.batch, self.stack, steps), kls
 
     def plain(self, mode: str, steps: int) -> tuple[float, int, list[float]]:
         """In the order drawn: no grouping by length."""
-        schedule = self.schedule(mode, steps + 1)
+        schedule = self.schedule(mode, steps)
         schedule.order = generator(0, "plain").permutation(schedule.order)
         student, teacher = self.student().train(), self.models.teacher
         step = Stepper(student, self.models.dtype)
@@ -132,8 +133,8 @@ class Bench:
             kl = nn.kl_div(rows_of(log_p, batch), rows_of(log_q, w), reduction="none", log_target=True).sum(-1)
             return kl.mean(), kl.detach()
 
-        kls = [step(lambda rows=rows: naive(rows)) for rows in groups(len(schedule), self.batch)]  # type: ignore[misc]
-        return step.seconds, positions(schedule, self.batch, self.stack), kls
+        kls = [step(lambda rows=rows: naive(rows)) for rows in groups(self.batch * (steps + 1), self.batch)]  # type: ignore[misc]
+        return step.seconds, positions(schedule, self.batch, self.stack, steps), kls
 
     def time(self, mode: str, steps: int) -> tuple[float, int, list[float]]:
         gc.collect()
@@ -145,7 +146,7 @@ class Stepper:
 
     def __init__(self, student: Any, dtype: torch.dtype) -> None:
         self.parameters = [p for p in student.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-3, weight_decay=0.1)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=5e-5, weight_decay=0.1, fused=True)
         self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
         self.seconds, self._steps = 0.0, 0
 
@@ -175,9 +176,9 @@ def groups(n: int, size: int) -> list[range]:
     return [range(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def positions(schedule: Any, batch: int, stack: int) -> int:
-    """Of all steps but the first."""
-    return sum(schedule[i].positions(stack) for i in range(batch, len(schedule)))
+def positions(schedule: Any, batch: int, stack: int, steps: int) -> int:
+    """Of so many steps after the first."""
+    return sum(schedule[i].positions(stack) for i in range(batch, batch * (steps + 1)))
 
 
 def made_up(bench: Bench, length: int) -> list[Example]:
@@ -200,7 +201,8 @@ def made_up(bench: Bench, length: int) -> list[Example]:
 
 def measured_apart(args: argparse.Namespace, mode: str, **changes: Any) -> tuple[float, float]:
     """(peak GiB above the loaded models, seconds a step) of a mode, in a process of its own."""
-    options = {"lm": args.lm, "texts": args.texts, "top-k": args.top_k, "steps": 3, "measure": mode, **changes}
+    options = {"lm": args.lm, "texts": args.texts, "top-k": args.top_k, "steps": 3, "measure": mode}
+    options |= ({"batch": args.batch} if args.batch else {}) | changes
     command = [sys.executable, __file__, str(args.run), *(f"--{k}={v}" for k, v in options.items())]
     memory, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
     return float(memory), float(seconds)
@@ -289,7 +291,7 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=128, help="of the run's natural speech")
     parser.add_argument("--top-k", type=int, default=64)
     parser.add_argument("--no-growth", action="store_true")
-    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help="texts a step; default: as the run trains")
     parser.add_argument("--length", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -39,6 +39,7 @@ def examine(config: Config) -> bool:
 def _findings(config: Config) -> Iterator[Finding]:
     yield from _models(config)
     yield from _sources(config)
+    yield from _benchmarks(config)
     yield from _speech(config)
     yield _selector(config)
     if config.natural.recordings:
@@ -91,6 +92,25 @@ def _sources(config: Config) -> Iterator[Finding]:
         else:
             advice = "it is streamed from the hub; without a network use a local file or packaged:NAME"
             yield Finding(_hub_answers(name), f"texts {name} (hub)", advice)
+
+
+def _benchmarks(config: Config) -> Iterator[Finding]:
+    from salad.pipeline.benchmarks import HELDOUT, load_benchmark
+    from salad.pipeline.benchmarks.rows import local_files
+    from salad.pipeline.pool import names_files
+
+    for name in config.evaluate.benchmarks:
+        try:
+            dataset = load_benchmark(name).dataset
+        except SaladError as e:
+            yield Finding(False, f"benchmark {name}", str(e))
+            continue
+        if dataset == HELDOUT or names_files(dataset):
+            ok = dataset == HELDOUT or bool(local_files(load_benchmark(name)))
+            yield Finding(ok, f"benchmark {name}: {dataset}", "no such file")
+        else:
+            advice = "it is fetched from the hub when the run is first measured"
+            yield Finding(_hub_answers(dataset), f"benchmark {name}: {dataset} (hub)", advice)
 
 
 def _hub_answers(name: str) -> bool:

@@ -60,13 +60,16 @@ def test_same_seed_same_bytes_other_seed_other_choice(tmp_path: Path, fake_model
     assert chosen["a"] != chosen["c"]
 
 
-@pytest.mark.parametrize(("lm", "teacher"), [("full", "states"), ("full", "cached"), ("lora", "online")])
+@pytest.mark.parametrize(
+    ("lm", "teacher", "encoder", "kind"),
+    [("full", "states", None, "mlp"), ("full", "cached", None, "transformer"), ("lora", "online", "logmel", "mlp")],
+)
 def test_a_student_whose_lm_trains_learns_three_kinds_and_forgets_measurably(
-    tmp_path: Path, fake_models: dict[str, str], lm: str, teacher: str
+    tmp_path: Path, fake_models: dict[str, str], lm: str, teacher: str, encoder: str | None, kind: str
 ) -> None:
-    student = {"adapter": {"layers": 1, "width": 16, "mlp": 32, "heads": 2, "kv_heads": 1}, "lm": lm}
+    student = {"adapter": {"kind": kind, "layers": 1, "width": 16, "mlp": 32, "heads": 2, "kv_heads": 1}, "lm": lm}
     path = write_config(tmp_path, fake_models, student=student, rounds=1, control=False)
-    run = Run(load_config(path, {"train.teacher": teacher, "train.top_k": 8}))
+    run = Run(load_config(path, {"train.teacher": teacher, "train.top_k": 8, "models.encoder": encoder}))
     for stage in run.stages[:-1]:
         run.execute(stage)
         if stage.name == "stage-one/checkpoint":

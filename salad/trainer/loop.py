@@ -150,7 +150,7 @@ class DistillationTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:  # type: ignore[has-type]
-            self.optimizer = torch.optim.AdamW(self.groups(model or self.model), betas=(0.9, 0.98))
+            self.optimizer = torch.optim.AdamW(self.groups(model or self.model), betas=(0.9, 0.98), fused=True)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
