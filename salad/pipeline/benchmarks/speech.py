@@ -127,10 +127,8 @@ def cut(wave: Wave, rate: int, longest: float) -> list[Wave]:
 
 def shares(text: str, start: int, end: int, lengths: list[int]) -> list[tuple[int, int]]:
     """text[start:end] in adjacent ranges in proportion to `lengths`: which words are in which sound is not known."""
-    total, at = sum(lengths), [start + round((end - start) * done / sum(lengths)) for done in accumulate(lengths)]
-    assert total
-    at[-1] = end
-    return list(zip([start, *at[:-1]], at, strict=True))
+    ends = [start + round((end - start) * done / sum(lengths)) for done in accumulate(lengths)]
+    return list(zip([start, *ends[:-1]], ends, strict=True))
 
 
 def _counts(rows: list[Row]) -> dict[str, int]:
