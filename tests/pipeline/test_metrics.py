@@ -52,7 +52,7 @@ def test_means_stand_within_their_intervals_by_domain_and_over_all(spoken: Run, 
             assert row[f"{key}_low"] <= row[key] <= row[f"{key}_high"]
         assert row["D_low"] < row["D"] < row["D_high"]
         assert 2 < (row["D_high"] - row["D_low"]) / row["D_se"] < 5.5  # about ± 1.96
-    assert meta["D_low"] == found["all"]["D_low"]
+    assert meta["D_se"] == found["all"]["D_se"]
     assert (found["all"]["F_low"], found["all"]["F_high"]) == (0, 0)  # a frozen LM
     assert build(spoken, tmp_path / "b")[1] == found
 
