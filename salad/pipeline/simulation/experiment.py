@@ -21,6 +21,7 @@ from salad.pipeline.simulation.source import Source, read_source
 from salad.pipeline.simulation.truth import CHUNK, believe, draw_truth, drawn_components, make_world, run_components
 from salad.seeds import derive
 from salad.selectors.base import make_selector
+from salad.threads import one_blas_thread
 
 STAGE = "simulation"
 DEFAULT = (YARDSTICK, "importance", "importance-diverse")
@@ -56,6 +57,7 @@ class Outcome:
     check: dict[str, Any]  # components of variance: of the run's probes, and of as many simulated ones
 
 
+@one_blas_thread()  # which strategies switch on and off, for all draws alike: another number rounds otherwise
 def simulate(folder: Path, asked: Settings, progress: Callable[[float], None] = lambda done: None) -> Outcome:
     """Play every strategy in every draw. progress: called with how much is done of `total_steps`. SaladError for a wrong wish."""
     names = _checked(asked)
