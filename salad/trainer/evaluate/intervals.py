@@ -40,4 +40,5 @@ def mean_interval(values: np.ndarray, resamples: int, seed: int) -> Interval | N
             ).confidence_interval  # fmt: skip
         if np.isfinite(found).all():
             break
-    return Interval(float(found.low), float(found.high))
+    # A mean of values lies among them, but for its rounding.
+    return Interval(*np.clip(sorted(found), values.min(), values.max()).tolist())

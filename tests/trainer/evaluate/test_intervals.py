@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -50,6 +50,7 @@ def test_nothing_to_go_by() -> None:
 
 
 @given(arrays(np.float64, st.integers(2, 30), elements=st.floats(-1e6, 1e6)), st.integers(0, 99))
+@example(np.array([np.nextafter(2e5 / 3, 1e9), 2e5 / 3, 2e5 / 3]), 0)  # their means round beyond them
 def test_it_is_finite_and_within_the_values(values: np.ndarray, seed: int) -> None:
     found = mean_interval(values, 100, seed)
     assert found is not None
