@@ -138,7 +138,7 @@ class Bench:
 
     def time(self, mode: str, steps: int) -> tuple[float, int, list[float]]:
         gc.collect()
-        return getattr(self, mode, lambda *a: self.salad(*a))(mode, steps)
+        return getattr(self, mode, self.salad)(mode, steps)
 
 
 class Stepper:

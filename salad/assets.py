@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from salad import artifact, convert, kokoro_assets, texts
-from salad.errors import SaladError, nearest
+from salad.errors import SaladError, nearest, told
 
+LOGMEL = "logmel"  # the encoder that is no model: nothing to load
 PRETRAINED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json")  # nothing pickled
 
 
@@ -95,7 +96,7 @@ def check_name(name: str) -> None:
 
 def where(name: str) -> str | None:
     """In words, where a model would come from without asking the network; None: only a hub could have it."""
-    if name == "logmel":
+    if name == LOGMEL:
         return "built in"
     if Path(name).is_dir():
         return f"local folder {name}"
@@ -123,7 +124,7 @@ def load_pretrained(loader: Any, name: str, **options: Any) -> Any:
         raise
     except Exception as e:
         raise SaladError(
-            f"model '{name}' in {folder} cannot be loaded ({type(e).__name__}: {str(e)[:200]})",
+            f"model '{name}' in {folder} cannot be loaded ({told(e)})",
             "the folder is incomplete or of another kind; delete it and fetch the model again, or name another",
         ) from e
 

@@ -320,17 +320,9 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
 
     Raises ConfigError with file, key, what is wrong and, for a misspelt key, the nearest known one.
     """
-    import yaml
-
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"config {path}: {e.strerror}", "give the path of a YAML file such as configs/demo.yaml") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"config {path} is not valid YAML: {e}", "mend the line it names") from e
-    if not isinstance(data, dict):
-        raise ConfigError(f"config {path} is not a mapping of keys", "start from configs/demo.yaml")
+    advice = "give the path of a YAML file such as configs/demo.yaml", "start from configs/demo.yaml"
+    data = read_mapping(path, "config", *advice)
     for key, value in (overrides or {}).items():
         if value is not None:
             *parents, last = key.split(".")
@@ -342,6 +334,21 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
         return Config.model_validate(data)
     except ValidationError as e:
         raise ConfigError(f"config {path}: {_explain(e)}", "mend the file and run again") from e
+
+
+def read_mapping(path: Path, what: str, if_missing: str, if_no_mapping: str) -> dict[str, Any]:
+    """A YAML file of keys. ConfigError, with the advice that fits, for one that cannot be read or is something else."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"{what} {path}: {e.strerror}", if_missing) from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{what} {path} is not valid YAML: {e}", "mend the line it names") from e
+    if not isinstance(data, dict):
+        raise ConfigError(f"{what} {path} is not a mapping of keys", if_no_mapping)
+    return data
 
 
 def _explain(error: ValidationError) -> str:

@@ -70,7 +70,7 @@ def _models(config: Config) -> Iterator[Finding]:
         place = assets.where(name)
         advice = "it is fetched from the hub at first use; without a network put it in a local folder and name that"
         yield Finding(place is not None, f"{role} {name}: {place or 'not on this machine'}", advice)
-    if config.models.encoder != "logmel" and assets.where(config.models.encoder):
+    if config.models.encoder != assets.LOGMEL and assets.where(config.models.encoder):
         from transformers import AutoConfig
 
         kind = assets.load_pretrained(AutoConfig, config.models.encoder).model_type
@@ -79,7 +79,7 @@ def _models(config: Config) -> Iterator[Finding]:
 
 def _sources(config: Config) -> Iterator[Finding]:
     from salad import assets
-    from salad.pipeline.pool import names_files, source_files
+    from salad.pipeline.streams import file_sizes, names_files
 
     for source in (*config.pool.sources, *config.select.evaluation, *config.select.target):
         name = source.dataset
@@ -88,7 +88,7 @@ def _sources(config: Config) -> Iterator[Finding]:
             ok = known is not None and (assets.package_folder(known.module) is not None)
             yield Finding(ok, f"texts {name}", f"one of {', '.join(assets.TEXTS)}, with its package installed (`make setup`)")
         elif names_files(name):
-            yield Finding(bool(source_files(source)), f"texts {name}", "no such file")
+            yield Finding(bool(file_sizes(name)), f"texts {name}", "no such file")
         else:
             advice = "it is streamed from the hub; without a network use a local file or packaged:NAME"
             yield Finding(_hub_answers(name), f"texts {name} (hub)", advice)
@@ -96,8 +96,7 @@ def _sources(config: Config) -> Iterator[Finding]:
 
 def _benchmarks(config: Config) -> Iterator[Finding]:
     from salad.pipeline.benchmarks import HELDOUT, load_benchmark
-    from salad.pipeline.benchmarks.rows import local_files
-    from salad.pipeline.pool import names_files
+    from salad.pipeline.streams import file_sizes, names_files
 
     for name in config.evaluate.benchmarks:
         try:
@@ -106,8 +105,7 @@ def _benchmarks(config: Config) -> Iterator[Finding]:
             yield Finding(False, f"benchmark {name}", str(e))
             continue
         if dataset == HELDOUT or names_files(dataset):
-            ok = dataset == HELDOUT or bool(local_files(load_benchmark(name)))
-            yield Finding(ok, f"benchmark {name}: {dataset}", "no such file")
+            yield Finding(dataset == HELDOUT or bool(file_sizes(dataset)), f"benchmark {name}: {dataset}", "no such file")
         else:
             advice = "it is fetched from the hub when the run is first measured"
             yield Finding(_hub_answers(dataset), f"benchmark {name}: {dataset} (hub)", advice)

@@ -14,7 +14,7 @@ from salad.pipeline import shards
 from salad.pipeline.launch import train_in_processes
 from salad.pipeline.models import Models
 from salad.seeds import derive
-from salad.trainer.data import Utterance, load_examples, prepare
+from salad.trainer.data import TargetKind, Utterance, load_examples, prepare
 from salad.trainer.evaluate import measure
 from salad.trainer.rates import EarlyStop
 from salad.trainer.schedule import make_schedule
@@ -24,14 +24,14 @@ from salad.trainer.train import Recipe, distil
 
 
 def build_prepared(
-    out: Path, config: Config, models: Models, speech: Path, progress: Callable[[int], None], teaches: bool = False
+    out: Path, config: Config, models: Models, speech: Path, progress: Callable[[int], None], targets: TargetKind = "states"
 ) -> dict[str, Any]:
-    """Features and teacher targets of a speech folder. teaches: it is trained on, else measured on.
+    """Features and teacher targets of a speech folder: states for what is measured on, else see `training_targets`.
 
     A text whose sound cannot be decoded is left out and named in the manifest; SaladError when none can be.
     """
     undecodable: list[str] = []
-    meta = _prepare(shards.read_utterances(speech, undecodable), out, config, models, progress, teaches)
+    meta = _prepare(shards.read_utterances(speech, undecodable), out, config, models, progress, targets)
     if undecodable and not meta["examples"]:
         raise SaladError(f"none of the {len(undecodable)} sounds in {speech}/data can be decoded", "write them as FLAC or WAV")
     return {**meta, "undecodable": undecodable}
@@ -42,19 +42,27 @@ def build_prepared_text(
 ) -> dict[str, Any]:
     """The same for texts that are only read, and trained on."""
     utterances = (Utterance(r["id"], r["text"], [], [], 0) for r in rows)
-    return _prepare(utterances, out, config, models, progress, teaches=True)
+    return _prepare(utterances, out, config, models, progress, training_targets(config))
 
 
 def _prepare(
-    utterances: Iterable[Utterance], out: Path, config: Config, models: Models, progress: Callable[[int], None], teaches: bool
+    utterances: Iterable[Utterance],
+    out: Path,
+    config: Config,
+    models: Models,
+    progress: Callable[[int], None],
+    targets: TargetKind,
 ) -> dict[str, Any]:
-    """What is trained on keeps what `train.teacher` wants; what is measured on keeps the teacher's states."""
     most, stack, train = config.interleave.max_positions, student_config(config, models).stack, config.train
     return prepare(
         utterances, out, models.encoder, models.teacher, models.tokenizer, most, stack, progress,
-        targets=PREPARED[train.teacher] if teaches else "states",
-        k=train.top_k, temperature=train.temperature, seed=config.seed,
+        targets=targets, k=train.top_k, temperature=train.temperature, seed=config.seed,
     )  # fmt: skip
+
+
+def training_targets(config: Config) -> TargetKind:
+    """What `train.teacher` wants kept of the teacher with every text that is trained on."""
+    return PREPARED[config.train.teacher]
 
 
 def student_config(config: Config, models: Models) -> StudentConfig:

@@ -15,16 +15,15 @@ import pyarrow.parquet as pq
 
 from salad import assets
 from salad.config import Config, Source
-from salad.errors import SaladError
+from salad.errors import SaladError, told
 from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
 from salad.pipeline.script import measure_rates, write_script
-from salad.pipeline.streams import files_of, guarded
+from salad.pipeline.streams import BUILDERS, files_of, guarded
 from salad.tts.base import SpeakingRate
 
 PART_ROWS = 50_000
-_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
 
 
 def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> dict[str, Any]:
@@ -70,18 +69,6 @@ def read_pool(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables([pq.read_table(p, columns=columns) for p in sorted(folder.glob("part-*.parquet"))])
 
 
-def source_files(source: Source) -> dict[str, int]:
-    """Local files behind a source and their sizes: what a pool depends on beside its configuration."""
-    if not names_files(source.dataset) or "://" in source.dataset:
-        return {}
-    return {str(path): path.stat().st_size for path in files_of(source.dataset)}
-
-
-def names_files(dataset: str) -> bool:
-    """Whether a source is given as files (a path, a glob or a URL of a known kind) and not by a hub name."""
-    return Path(dataset).suffix.lower() in _BUILDERS
-
-
 def _passages_of(source: Source, config: Config, refused: Counter[str]) -> Iterator[dict[str, Any]]:
     low, high = config.pool.min_words, config.pool.max_words
     packaged = source.dataset.removeprefix("packaged:") if source.dataset.startswith("packaged:") else None
@@ -111,10 +98,10 @@ def open_source(source: Source) -> Iterable[dict[str, Any]]:
         name = str(assets.text_file(name.removeprefix("packaged:")))
     suffix = Path(name).suffix.lower()
     try:
-        if suffix in _BUILDERS:
+        if suffix in BUILDERS:
             if "://" not in name and not files_of(name):
                 raise FileNotFoundError(f"no file matches {name}")
-            stream = datasets.load_dataset(_BUILDERS[suffix], data_files={source.split: name}, **options)
+            stream = datasets.load_dataset(BUILDERS[suffix], data_files={source.split: name}, **options)
         else:
             stream = datasets.load_dataset(name, source.subset, **options)
         columns = stream.column_names or list(next(iter(stream), {}))
@@ -122,7 +109,7 @@ def open_source(source: Source) -> Iterable[dict[str, Any]]:
         raise
     except Exception as e:
         raise SaladError(
-            f"pool source '{source.dataset}' cannot be opened ({type(e).__name__}: {str(e)[:200]})",
+            f"pool source '{source.dataset}' cannot be opened ({told(e)})",
             "name a hub dataset, a .parquet/.jsonl/.txt/.csv file or glob, or packaged:NAME",
         ) from e
     for column in filter(None, (source.text_column, source.domain_column)):

@@ -18,7 +18,7 @@ import numpy as np
 
 from salad.audio import Wave
 from salad.config import Recordings
-from salad.errors import SaladError
+from salad.errors import SaladError, told
 from salad.pipeline.streams import files_of, guarded
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -152,7 +152,7 @@ def _opened(source: Recordings) -> Any:
         return datasets.load_dataset(name, source.subset, split=source.split, streaming=True, **options)
     except Exception as e:
         raise SaladError(
-            f"natural.recordings: '{source.dataset}' cannot be opened ({type(e).__name__}: {str(e)[:200]})",
+            f"natural.recordings: '{source.dataset}' cannot be opened ({told(e)})",
             "name a hub dataset, Parquet files, an audio folder with metadata, or Lhotse cuts (docs/natural.md)",
         ) from e
 

@@ -27,10 +27,11 @@ class Script:
     problem: str | None
 
 
-def spans_of(text: str, text_id: str, config: Config) -> list[Span]:
-    """The text's spans, heard and read, as `interleave` has them."""
+def spans_of(text: str, text_id: str, config: Config, from_speech: bool = False) -> list[Span]:
+    """The text's spans, heard and read, as `interleave` has them; from_speech: the first is heard, whatever it says."""
     plan = config.interleave
-    return plan_spans(text, text_id, config.seed, plan.speech_words, plan.text_words, plan.start, plan.pattern)
+    start = "speech" if from_speech else plan.start
+    return plan_spans(text, text_id, config.seed, plan.speech_words, plan.text_words, start, plan.pattern)
 
 
 def write_script(row: dict[str, Any], config: Config, voices: Sequence[Voice], listen: bool = False) -> Script:

@@ -20,6 +20,7 @@ from salad.config import Config, Source, Voice, load_config
 from salad.pipeline.benchmarks import load_benchmarks
 from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store
+from salad.pipeline.streams import file_sizes
 from salad.plugins import fingerprint
 from salad.seeds import happens
 from salad.selectors.base import SELECTORS, make_selector
@@ -157,7 +158,8 @@ class Run:
         from salad.pipeline import distil
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
-            return distil.build_prepared(out, self.config, self.models, self._path(speech), progress, teaches)
+            targets = distil.training_targets(self.config) if teaches else "states"
+            return distil.build_prepared(out, self.config, self.models, self._path(speech), progress, targets)
 
         parts = self._part("models.lm", "models.encoder", "train.dtype", "interleave.max_positions", "student.adapter")
         if teaches:
@@ -210,7 +212,7 @@ class Run:
         c, at = self.config, self._path
 
         def files(sources: list[Source]) -> dict[str, int]:
-            return {name: size for source in sources for name, size in pool.source_files(source).items()}
+            return {name: size for source in sources for name, size in file_sizes(source.dataset).items()}
 
         def passages(out: Path, progress: Progress) -> dict[str, Any]:
             return pool.build_pool(out, self.models, progress)

@@ -9,6 +9,19 @@ from typing import TypeVar
 from salad.errors import SaladError, told
 
 Row = TypeVar("Row")
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}  # of `datasets`
+
+
+def names_files(dataset: str) -> bool:
+    """Whether a source is given as files (a path, a glob or a URL of a known kind) and not by a hub name."""
+    return Path(dataset).suffix.lower() in BUILDERS
+
+
+def file_sizes(dataset: str) -> dict[str, int]:
+    """Local files behind a source and their sizes: what depends on it depends on them. {} for a hub name or a URL."""
+    if not names_files(dataset) or "://" in dataset:
+        return {}
+    return {str(path): path.stat().st_size for path in files_of(dataset)}
 
 
 def files_of(pattern: str) -> list[Path]:

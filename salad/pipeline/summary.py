@@ -31,7 +31,7 @@ def metrics(run: Run, name: str) -> dict[str, Any]:
 def students(run: Run) -> list[tuple[str, str, int]]:
     """(label, metrics artefact, optimiser steps behind it) of every student that was measured."""
     rounds = [f"round-{r:03d}" for r in range(run.config.rounds)]
-    found = [("no speech at all", "before/no-speech", 0), ("before Stage I", "before/untrained", 0)]
+    before = [("no speech at all", "before/no-speech", 0), ("before Stage I", "before/untrained", 0)]
     chains = [("after Stage I", ["stage-one"])]
     chains += [(f"after round {r}", ["stage-one", *rounds[: r + 1]]) for r in range(len(rounds))]
     if published(run, "control/checkpoint"):
@@ -39,10 +39,8 @@ def students(run: Run) -> list[tuple[str, str, int]]:
         asked = run.store.manifest("control/checkpoint").config["stable_steps"]
         if asked == run.config.rounds * run.config.train.round_steps:
             chains.append(("Stage I data only", ["stage-one", "control"]))
-    for label, chain in chains:
-        if published(run, f"{chain[-1]}/metrics"):
-            found.append((label, f"{chain[-1]}/metrics", _steps(run, chain)))
-    return [row for row in found if published(run, row[1])]
+    trained = [(label, f"{c[-1]}/metrics", _steps(run, c)) for label, c in chains if published(run, f"{c[-1]}/metrics")]
+    return [*(row for row in before if published(run, row[1])), *trained]
 
 
 def _steps(run: Run, chain: list[str]) -> int:
@@ -168,7 +166,7 @@ def time_rows(run: Run) -> tuple[list[str], list[list[Any]]]:
 
 def _place(name: str) -> tuple[str, str]:
     """(column, row) of a stage in the table of times."""
-    kinds = {"probe": "speech", "heldout": "speech", "natural": "speech", "checkpoint": "training"}
+    kinds = {"probe": "speech", "heldout": "speech", "natural": "speech", "checkpoint": "training", "before": "metrics"}
     head, _, tail = name.partition("/")
     if head == "prepared":
         stage_one = tail in ("natural", "text") or tail.startswith("probe-")
@@ -176,7 +174,7 @@ def _place(name: str) -> tuple[str, str]:
     if head.startswith("probe-"):
         return "Stage I", tail
     if head in ("before", "benchmarks"):
-        return "once", "metrics" if head == "before" else "benchmarks"
+        return "once", kinds.get(head, head)
     if not tail:
         return ("Stage I", "speech") if head == "natural" else ("once", kinds.get(head, head))
     return "Stage I" if head == "stage-one" else _round(head) or head, kinds.get(tail, tail)

@@ -180,9 +180,8 @@ def _timed(recording: Recording, config: Config) -> Iterator[Sample | Unusable]:
 
 def _heard(text: str, text_id: str, config: Config) -> list[Range]:
     """The ranges that are heard; a text that would be read throughout begins with speech."""
-    from_speech = config.model_copy(update={"interleave": config.interleave.model_copy(update={"start": "speech"})})
-    for plan in (config, from_speech):
-        spans = spans_of(text, text_id, plan)
+    for from_speech in (False, True):
+        spans = spans_of(text, text_id, config, from_speech)
         if heard := [(s.char_start, s.char_end) for s in spans if s.modality == "speech"]:
             return heard
     return []

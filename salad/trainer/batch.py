@@ -36,7 +36,7 @@ def collate(examples: Sequence[Example], stack: int, hearing: Hearing = "speech"
     counts = [len(view.student_loss_at) for view in views]
     return {
         "token_ids": torch.from_numpy(token_ids),
-        "frames": _padded([f for _, f in spans], longest * stack),
+        "frames": padded([f for _, f in spans], longest * stack),
         "frame_at": _joined([at for at, _ in spans]),
         "frame_from": _joined([i * longest + np.arange(len(at)) for i, (at, _) in enumerate(spans)]),
         "loss_at": _joined([b * length + view.student_loss_at for b, view in enumerate(views)]),
@@ -49,7 +49,8 @@ def collate(examples: Sequence[Example], stack: int, hearing: Hearing = "speech"
     }
 
 
-def _padded(features: Sequence[np.ndarray], length: int) -> torch.Tensor | None:
+def padded(features: Sequence[np.ndarray], length: int) -> torch.Tensor | None:
+    """(spans, length, width) float32 of features (T, width) each, zeros at their ends; None for no features."""
     if not features:
         return None
     frames = np.zeros((len(features), length, features[0].shape[1]), features[0].dtype)

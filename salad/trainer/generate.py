@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
 from salad.audio import Wave, resample
 from salad.errors import SaladError
+from salad.trainer.batch import padded
 from salad.trainer.data import prefix_token
 
 if TYPE_CHECKING:
@@ -134,10 +135,9 @@ def _heard(student: Student, wave: Wave, rate: int, room: int) -> torch.Tensor:
         )
     frames = encoder.encode(cut_at_quiet(resample(wave, rate, encoder.rate), encoder.rate, min(encoder.window, PIECE)))
     counts = [math.ceil(len(f) / stack) for f in frames]
-    padded = torch.zeros(len(frames), max(counts) * stack, encoder.width)
-    for row, f in zip(padded, frames, strict=True):
-        row[: len(f)] = f
-    heard = student.hear(padded.to(student.device))
+    spans = padded([f.float().cpu().numpy() for f in frames], max(counts) * stack)
+    assert spans is not None
+    heard = student.hear(spans.to(student.device))
     return torch.cat([h[:n] for h, n in zip(heard, counts, strict=True)])
 
 

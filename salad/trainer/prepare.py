@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,7 +64,8 @@ def prepare(
         growing(out / "frames.npy", np.dtype(np.float16), (width,)) as frames,
         keep.file(out) as kept,
     ):
-        for group in _chunks(utterances, chunk):
+        rest = iter(utterances)
+        while group := list(islice(rest, chunk)):
             features = _encode(group, encoder)
             tokens = [_tokenise(u, tokenizer, keep.about.vocabulary) for u in group]
             rows, wanted = [], []
@@ -97,17 +99,6 @@ def _row(u: Utterance, ids: list[int], offsets: list[tuple[int, int]], heard: li
         "frames": [len(f) for f in heard],
         "n_targets": n_targets,
     }
-
-
-def _chunks(items: Iterable[Utterance], size: int) -> Iterator[list[Utterance]]:
-    group: list[Utterance] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _encode(group: list[Utterance], encoder: SpeechEncoder | None) -> list[list[np.ndarray]]:

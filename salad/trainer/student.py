@@ -8,7 +8,6 @@ safetensors only.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +26,11 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from salad import assets
-from salad.audio import Wave
 from salad.errors import SaladError
+from salad.trainer import generate as generation
 from salad.trainer import lora
 from salad.trainer.adapters import make_adapter
 from salad.trainer.encoders import SpeechEncoder, make_encoder
-from salad.trainer.generate import generate
 from salad.trainer.student_config import StudentConfig
 from salad.trainer.targets import Loss
 from salad.trainer.teacher import load_lm
@@ -172,8 +170,9 @@ class Student(PreTrainedModel):
     def embedded(self, batch: dict[str, Any]) -> torch.Tensor:
         """(B, L, d): what enters the LM."""
         embedded, frames = self.language_model.get_input_embeddings()(batch["token_ids"]), batch["frames"]
-        if frames is None and self.training and torch.distributed.is_initialized():
-            # Another process may have speech in its batch, and waits until all have been through the adapter.
+        if frames is None and self.training:
+            # Where nobody speaks the adapter hears one position of silence, unused: every process then runs the same
+            # modules and has a gradient for every weight, and so has a single one.
             frames = torch.zeros(1, self.config.stack, self.config.encoder_width, device=embedded.device)
         if frames is None:
             return embedded
@@ -217,18 +216,7 @@ class Student(PreTrainedModel):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return assets.load_pretrained(AutoTokenizer, self.config.lm)
 
-    def generate(
-        self,
-        audio: tuple[Wave, int] | None,
-        prompt: str = "",
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        write: Callable[[str], None] | None = None,
-    ) -> str:
-        """What the student goes on with after a sound and a text; see `trainer.generate.generate`."""
-        return generate(self, audio, prompt, max_new_tokens, temperature, top_p, seed, write)
+    generate = generation.generate
 
 
 AutoConfig.register(StudentConfig.model_type, StudentConfig)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from salad.trainer.encoders import LOGMEL
+from salad.assets import LOGMEL
 
 
 class StudentConfig(PreTrainedConfig):

@@ -7,7 +7,7 @@ The checkpoint `stable` is taken before the decay, for later stages to start fro
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from accelerate.utils import parse_flag_from_env
 from transformers import PrinterCallback, TrainingArguments
 
 from salad.errors import SaladError
-from salad.trainer.data import Example, collate
+from salad.trainer.data import collate
 from salad.trainer.decisions import Decisions, last_whole, remove_broken
 from salad.trainer.loop import DistillationTrainer
 from salad.trainer.memory import is_out_of_memory, out_of_memory
@@ -82,7 +82,7 @@ def distil(
         model=student,
         args=arguments,
         train_dataset=schedule,
-        data_collator=_collator(student),
+        data_collator=lambda examples: {**collate(examples, student.config.stack), "examples": list(examples)},
         loss=loss,
         decisions=decisions,
         groups=lambda model: _groups(model, recipe),
@@ -128,20 +128,6 @@ def _arguments(recipe: Recipe, work: Path) -> TrainingArguments:
         label_names=["labels"],
         seed=recipe.seed % 2**31,
     )
-
-
-def _collator(student: Student) -> Callable[[Sequence[Example]], dict[str, Any]]:
-    """Batches with their examples beside them. Where nobody speaks the adapter hears one position of silence, unused:
-    every process then has a gradient for every weight, and so has a single one."""
-    config = student.config
-
-    def batch(examples: Sequence[Example]) -> dict[str, Any]:
-        found = collate(examples, config.stack)
-        if found["frames"] is None:
-            found["frames"] = torch.zeros(1, config.stack, config.encoder_width)
-        return {**found, "examples": list(examples)}
-
-    return batch
 
 
 def _groups(student: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -55,8 +55,10 @@ def stages(run: Run, benchmarks: Sequence[Wanted]) -> list[Stage]:
 
 
 def _stages(run: Run, one: Wanted) -> list[Stage]:
-    from salad.pipeline.benchmarks import items, rows, score, speech
+    from salad.pipeline import distil
+    from salad.pipeline.benchmarks import items, score, speech
     from salad.pipeline.stages import Stage
+    from salad.pipeline.streams import file_sizes
     from salad.plugins import fingerprint
     from salad.tts.base import ENGINES
 
@@ -89,7 +91,7 @@ def _stages(run: Run, one: Wanted) -> list[Stage]:
     answered = {"lm": c.models.lm, "normalise": benchmark.normalise, "max_positions": c.interleave.max_positions, **asr}
     return [
         Stage(
-            here["items"], build_items, {"benchmark": spec, "items": one.items, "files": rows.local_files(benchmark)},
+            here["items"], build_items, {"benchmark": spec, "items": one.items, "files": file_sizes(benchmark.dataset)},
             ("heldout",) if own else (), total=one.items, unit="questions",
         ),
         Stage(
@@ -97,8 +99,8 @@ def _stages(run: Run, one: Wanted) -> list[Stage]:
             unit="s of speech",
         ),
         Stage(
-            here["features"], lambda out, p: score.build_features(out, c, models, bench.speech, p), heard, (here["speech"],),
-            unit="prompts",
+            here["features"], lambda out, p: distil.build_prepared(out, c, models, bench.speech, p, "none"), heard,
+            (here["speech"],), unit="prompts",
         ),
         Stage(
             here["toplines"], lambda out, p: score.build_toplines(out, c, models, bench, p), answered,

@@ -13,8 +13,7 @@ import numpy as np
 from salad.errors import SaladError, told
 from salad.pipeline import shards
 from salad.pipeline.benchmarks.spec import Benchmark
-from salad.pipeline.pool import names_files
-from salad.pipeline.streams import files_of
+from salad.pipeline.streams import file_sizes, names_files
 from salad.seeds import generator
 
 CHOICES = 4  # of `continuation`
@@ -45,7 +44,7 @@ def open_rows(benchmark: Benchmark, split: str, seed: int) -> Source:
     kind = _KINDS.get(Path(benchmark.dataset).suffix.lower()) if names_files(benchmark.dataset) else None
     try:
         if kind:
-            if "://" not in benchmark.dataset and not local_files(benchmark):
+            if "://" not in benchmark.dataset and not file_sizes(benchmark.dataset):
                 raise FileNotFoundError(f"no file matches {benchmark.dataset}")
             found = datasets.load_dataset(kind, data_files={split: benchmark.dataset}, split=split)
         else:
@@ -63,13 +62,6 @@ def open_rows(benchmark: Benchmark, split: str, seed: int) -> Source:
         raise SaladError(f"{name}, split '{split}', has no rows", "name another split")
     order = generator(seed, "benchmark", benchmark.name, split).permutation(len(found))
     return Source(f"{name}, split '{split}'", list(found.column_names), found, order)
-
-
-def local_files(benchmark: Benchmark) -> dict[str, int]:
-    """Files behind a benchmark and their sizes; {} for a hub name."""
-    if not names_files(benchmark.dataset) or "://" in benchmark.dataset:
-        return {}
-    return {str(p): p.stat().st_size for p in files_of(benchmark.dataset)}
 
 
 def continuation_rows(heldout: Path, seed: int) -> Source:

@@ -96,18 +96,6 @@ class _Asked:
         return Context(text, spoken, frames) if of_shots else None
 
 
-def build_features(out: Path, config: Config, models: Models, speech: Path, progress: Callable[..., None]) -> dict[str, Any]:
-    """Encoder features of the spoken prompts, as `trainer.data.prepare` writes them, without a teacher's targets."""
-    from salad.pipeline.distil import student_config
-    from salad.trainer.data import prepare
-
-    undecodable: list[str] = []
-    utterances = shards.read_utterances(speech, undecodable)
-    most, stack = config.interleave.max_positions, student_config(config, models).stack
-    meta = prepare(utterances, out, models.encoder, models.teacher, models.tokenizer, most, stack, progress, targets="none")
-    return {"prompts": meta["examples"], "undecodable": undecodable}
-
-
 def build_toplines(out: Path, config: Config, models: Models, bench: Spoken, progress: Callable[..., None]) -> dict[str, Any]:
     """What no student changes: Q on text and, where there is an ASR, Q on its transcripts, to `answers.parquet`."""
     from salad.trainer.evaluate import reader

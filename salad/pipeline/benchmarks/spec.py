@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from salad.config import Part, read_mapping
 from salad.errors import ConfigError, nearest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -36,11 +37,7 @@ def _pattern(text: str) -> str:
 Filled = Annotated[str, AfterValidator(_template)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Piece(_Part):
+class Piece(Part):
     """A part of the prompt: heard in the spoken conditions, or read in all of them."""
 
     hear: Filled | None = None
@@ -60,7 +57,7 @@ class Piece(_Part):
         return self.hear if self.hear is not None else str(self.read)
 
 
-class Options(_Part):
+class Options(Part):
     """One of: a column with a list, a column for each, or the same for every row."""
 
     column: str | None = None
@@ -76,7 +73,7 @@ class Options(_Part):
         return self
 
 
-class Answer(_Part):
+class Answer(Part):
     """Which option is right: its number, or its label."""
 
     column: str
@@ -84,14 +81,14 @@ class Answer(_Part):
     labels: str | list[str] | None = None  # … or their labels: a column with a list, or the list itself
 
 
-class Shots(_Part):
+class Shots(Part):
     """Answered examples before every question, the same for all."""
 
     count: int = Field(0, ge=0, le=64)
     split: str | None = None  # None: rows of the benchmark's own split that are not asked
 
 
-class Benchmark(_Part):
+class Benchmark(Part):
     name: str
     measures: str  # in a line
     licence: str
@@ -132,8 +129,6 @@ def known() -> list[str]:
 
 def load_benchmark(name: str) -> Benchmark:
     """By name, or from a YAML file by its path. ConfigError names file, key and what is wrong."""
-    import yaml
-
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in known():
@@ -141,14 +136,7 @@ def load_benchmark(name: str) -> Benchmark:
                 f"unknown benchmark '{name}'{nearest(name, known())}", f"known: {', '.join(known())}; or give a YAML file"
             )
         path = FOLDER / f"{name}.yaml"
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"benchmark {path}: {e.strerror}", "give the path of a YAML file, or a name") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"benchmark {path} is not valid YAML: {e}", "mend the line it names") from e
-    if not isinstance(data, dict):
-        raise ConfigError(f"benchmark {path} is not a mapping of keys", "see docs/evaluation.md")
+    data = read_mapping(path, "benchmark", "give the path of a YAML file, or a name", "see docs/evaluation.md")
     if not _NAME.fullmatch(path.stem):
         raise ConfigError(f"benchmark {path}: its file name is its name", "use small letters, digits, '.', '_' and '-'")
     try:

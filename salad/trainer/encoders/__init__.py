@@ -6,10 +6,10 @@ from typing import Protocol
 
 import torch
 
+from salad import assets
 from salad.audio import Wave
 from salad.errors import SaladError
 
-LOGMEL = "logmel"  # the name that needs no model
 KINDS = "mimi, whisper (by the model's config), and logmel (by that name)"
 
 
@@ -34,9 +34,7 @@ def make_encoder(name: str, dtype: torch.dtype) -> SpeechEncoder:
     """The encoder of a speech model by name, its network computing in `dtype`; SaladError for a kind that is not known."""
     from transformers import AutoConfig
 
-    from salad import assets
-
-    if name == LOGMEL:
+    if name == assets.LOGMEL:
         from salad.trainer.encoders.logmel import LogMelEncoder
 
         return LogMelEncoder()

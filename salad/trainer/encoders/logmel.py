@@ -11,8 +11,8 @@ import math
 import numpy as np
 import torch
 
+from salad.assets import LOGMEL
 from salad.audio import Wave
-from salad.trainer.encoders import LOGMEL
 
 HOP = 160
 FFT = 400  # samples of a frame's window; a sound is made that long at least
