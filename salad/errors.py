@@ -17,6 +17,10 @@ class ConfigError(SaladError):
     exit_code = 2
 
 
+class NetworkError(SaladError):
+    """Something beyond this machine did not answer: the same may work in a moment, so the stage is tried again."""
+
+
 def told(error: BaseException) -> str:
     """Another's error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

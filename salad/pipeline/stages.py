@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Progress = Callable[..., None]  # how much is done, and of how much where only the stage can tell
-CODE_VERSION = f"{salad.__version__}/5"  # raise the number when a stage's bytes change for equal inputs
+CODE_VERSION = f"{salad.__version__}/6"  # raise the number when a stage's bytes change for equal inputs
 
 
 @dataclass(frozen=True)
