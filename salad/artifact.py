@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from salad.errors import SaladError
 
@@ -44,20 +44,33 @@ def make_key(**parts: Any) -> str:
 
 def checksum(path: Path) -> str:
     """XXH3-128 of a file: against corruption, not against an adversary."""
+    with path.open("rb") as f:
+        return file_digest(f)
+
+
+def file_digest(f: BinaryIO) -> str:
+    """`checksum` of an open file."""
     import xxhash
 
     h = xxhash.xxh3_128()
-    with path.open("rb") as f:
-        while block := f.read(1 << 20):
-            h.update(block)
+    while block := f.read(1 << 20):
+        h.update(block)
     return "xxh3:" + h.hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest, or None where it is missing, unreadable, or of another format."""
     try:
-        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return parse_manifest((folder / MANIFEST).read_bytes())
+    except OSError:
+        return None
+
+
+def parse_manifest(data: bytes) -> Manifest | None:
+    """A manifest's bytes; None where they are none."""
+    try:
+        return Manifest(**json.loads(data))
+    except (ValueError, TypeError):
         return None
 
 
@@ -115,7 +128,7 @@ def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
         seconds = round(time.perf_counter() - started, 3)
         manifest = Manifest(**{**asdict(manifest), "meta": meta, "files": files, "seconds": seconds})
         sync_json(partial / MANIFEST, asdict(manifest))
-        _replace_folder(partial, folder)
+        replace_folder(partial, folder)
     except Exception as e:
         if _disk_is_full(e):
             raise SaladError(
@@ -133,7 +146,8 @@ def _disk_is_full(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
-def _replace_folder(new: Path, folder: Path) -> None:
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put a whole new folder in the place of the old one, durably."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

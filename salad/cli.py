@@ -26,7 +26,7 @@ STOPPED = 130  # the shell's status for Ctrl+C; typer returns it in place of rai
 
 ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. configs/demo.yaml.")]
 Name = Annotated[str | None, typer.Option("--name", help="Run name, in place of the configuration's.")]
-RunDir = Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/demo.")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo, or its URL.")]
 SelectorName = Annotated[
     str | None,
     typer.Option("--selector", help="Strategy: a name from `salad strategies`, file.py:Class or package.module:Class."),
@@ -88,8 +88,9 @@ def report(folder: RunDir) -> None:
     """Write a run's report anew from what is published, and print its tables."""
     from salad import console
     from salad.pipeline.report import write_report
+    from salad.pipeline.stages import existing_run
 
-    run_ = _existing(folder)
+    run_ = existing_run(folder)
     with run_.store.lock():
         page = write_report(run_)
     console.print_summary(run_)
@@ -97,39 +98,60 @@ def report(folder: RunDir) -> None:
 
 
 @app.command()
-def status(folder: RunDir) -> None:
-    """Which stages of a run are done, and what is missing."""
-    from rich.markup import escape
+def status(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's folder or URL.", show_default="all of runs/")
+    ] = None,
+) -> None:
+    """What a run has done, is at and lacks, speech spent and left, the last error, disk; without RUN a line for each run.
 
-    from salad.console import console, describe
+    Data are not read: salad verify does that.
+    """
+    from salad import status as showing
+    from salad.pipeline.stages import existing_run
 
-    run_ = _existing(folder)
-    missing = 0
-    for stage in run_.stages:
-        try:
-            manifest = run_.done(stage)
-        except SaladError:  # an input is missing
-            manifest = None
-        missing += manifest is None
-        done = f"[green]done[/] {manifest.seconds:7.1f} s" if manifest else "[yellow]missing[/]       "
-        console.print(f"{done}  {stage.name:<24} [dim]{escape(describe(manifest.meta)) if manifest else ''}[/]", soft_wrap=True)
-    console.print(f"\n{missing} of {len(run_.stages)} stages are missing" if missing else "\nEverything is done")
+    if folder is None:
+        showing.show_all(Path("runs"))
+    else:
+        showing.show_run(existing_run(folder))
+
+
+@app.command()
+def verify(folder: RunDir) -> None:
+    """Compare every file of a run with its checksum; exit status 1 where one differs."""
+    from salad import status as showing
+    from salad.pipeline.stages import existing_run
+
+    raise typer.Exit(0 if showing.verify(existing_run(folder).store) else 1)
+
+
+@app.command()
+def gc(
+    folder: RunDir,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove what no manifest of a run names: half-done work of stages that will not be resumed, stale and stray files. Asks."""
+    from salad import status as showing
+    from salad.pipeline.stages import existing_run
+
+    raise typer.Exit(0 if showing.collect(existing_run(folder).store, yes) else 1)
 
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A shard, a selection, or a folder of them.")],
+    path: Annotated[str, typer.Argument(help="A shard, a selection, or a folder of them; or a URL in a run.")],
     limit: Annotated[int, typer.Option(help="How many rows to show.", min=1)] = 10,
 ) -> None:
     """Look at selected samples: any Parquet file of a run, or a speech folder."""
     from salad.inspect import show
+    from salad.pipeline.store import here
 
-    show(path, limit)
+    show(here(path), limit)
 
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A run (the speech of all its rounds), or one speech folder.")],
+    folder: Annotated[str, typer.Argument(help="A run (the speech of all its rounds), or one speech folder; or its URL.")],
     to: Annotated[str, typer.Option("--to", help="hub, lhotse, nemo-manifest or webdataset.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder. It appears when everything is in it.")],
     repo: Annotated[
@@ -150,12 +172,13 @@ def export(
     from salad.pipeline.export import hub
     from salad.pipeline.export.corpus import find_corpus
     from salad.pipeline.stages import Stage
+    from salad.pipeline.store import here
 
     if repo is not None:
         if to != "hub":
             raise SaladError(f"--repo goes with --to hub, not with --to {to}", "leave one of the two out")
         hub.check_repo(repo)
-    corpus = find_corpus(folder)
+    corpus = find_corpus(here(folder))
     bar = Stage("export", lambda out, progress: {}, {}, total=corpus.rows, unit="texts")
     with console.stage_progress(bar) as shown:
         options = exporting.Options(shard_rows, language=language, progress=console.interruptible(shown))
@@ -171,7 +194,9 @@ def export(
 
 @app.command()
 def chat(
-    folder: Annotated[Path, typer.Argument(help="A run, whose last trained student answers, or a checkpoint's folder.")],
+    folder: Annotated[
+        str, typer.Argument(help="A run, whose last trained student answers, or a checkpoint's folder; or its URL.")
+    ],
     audio: Annotated[Path | None, typer.Option("--audio", help="A sound to hear: WAV, FLAC, OGG or MP3.")] = None,
     prompt: Annotated[
         str | None,
@@ -189,8 +214,9 @@ def chat(
     For example: salad chat --audio question.wav runs/demo
     """
     from salad.chat import chat
+    from salad.pipeline.store import here
 
-    chat(folder, audio, prompt, checkpoint, max_new_tokens, temperature, seed)
+    chat(here(folder), audio, prompt, checkpoint, max_new_tokens, temperature, seed)
 
 
 @app.command()
@@ -270,14 +296,16 @@ def simulate(
     from salad import console
     from salad.pipeline.simulation import experiment
     from salad.pipeline.stages import Stage
+    from salad.pipeline.store import here
 
+    run_ = here(folder)
     names = tuple(filter(None, (name.strip() for name in strategies.split(","))))
     asked = experiment.Settings(names, texts, clusters, rounds, budget, probes, gamma, seeds, seed, spread, local, floor, uneven)
-    out = folder / "simulation" if out is None else out
+    out = run_ / "simulation" if out is None else out
     experiment.check_out(out)
     bar = Stage("simulate", lambda out, progress: {}, {}, total=experiment.total_steps(asked), unit="rounds")
     with console.stage_progress(bar) as shown:
-        outcome = experiment.simulate(folder, asked, console.interruptible(shown))
+        outcome = experiment.simulate(run_, asked, console.interruptible(shown))
         experiment.write(out, outcome)
     console.print_simulation(outcome)
     console.console.print(f"\nPage: {out / 'simulation.html'}", markup=False, soft_wrap=True)
@@ -285,7 +313,7 @@ def simulate(
 
 @app.command("eval")
 def evaluate(
-    folder: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo, or its URL.")] = None,
     benchmark: Annotated[
         list[str] | None,
         typer.Option(
@@ -309,13 +337,14 @@ def evaluate(
     """
     from salad import console
     from salad import evaluate as evaluating
+    from salad.pipeline.stages import existing_run
 
     if list_:
         evaluating.show_known()
         return
     if folder is None:
         raise typer.BadParameter("name a run's folder, or --list")
-    run_ = _existing(folder)
+    run_ = existing_run(folder)
     with run_.store.lock():
         wanted, stages, students = evaluating.evaluate(run_, benchmark or [], checkpoint or [], items)
         console.walk(run_, stages)
@@ -346,16 +375,6 @@ def _load(config: Path, overrides: dict[str, Any]) -> Any:
     from salad.config import load_config
 
     return load_config(config, overrides)
-
-
-def _existing(folder: Path) -> Any:
-    from salad.pipeline.models import quiet_libraries
-    from salad.pipeline.stages import Run
-    from salad.pipeline.store import Store
-
-    quiet_libraries()
-    config = Store(folder).config()
-    return Run(config.model_copy(update={"runs_dir": str(folder.resolve().parent), "name": folder.resolve().name}))
 
 
 def main() -> None:

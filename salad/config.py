@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from salad.errors import ConfigError, nearest
+
+SECRET = re.compile(r"secret|token|password|passwd|credential|(^|_)(key|sas|auth)($|_)|connection_string", re.IGNORECASE)
 
 
 def _increasing(pair: tuple[int, int]) -> tuple[int, int]:
@@ -289,7 +293,8 @@ class Config(Part):
     seed: int = Field(0, ge=0)
     rounds: int = Field(1, ge=1)
     control: bool = True  # also train Stage I alone for as many steps, as the yardstick
-    runs_dir: str = "runs"
+    runs_dir: str = "runs"  # a folder, or a URL that fsspec knows: s3://bucket/runs
+    storage: dict[str, Any] = {}  # options of that URL's file system; a secret as ${NAME}, read from the environment
     models: Models
     pool: Pool
     natural: Natural
@@ -304,8 +309,17 @@ class Config(Part):
     evaluate: Evaluate = Evaluate()
 
     @property
-    def run_dir(self) -> Path:
-        return Path(self.runs_dir) / self.name
+    def run_dir(self) -> str:
+        """Path or URL of the run."""
+        return f"{self.runs_dir.rstrip('/') or '/'}/{self.name}"
+
+    @model_validator(mode="after")
+    def _secrets_stay_outside(self) -> Config:
+        if "@" in urlsplit(self.runs_dir).netloc or ("://" in self.runs_dir and "?" in self.runs_dir):
+            raise ValueError("runs_dir: credentials do not belong in a URL: name them in `storage` as ${NAME}")
+        if secret := _written_out(self.storage):
+            raise ValueError(f"storage.{secret} is a secret: write ${{NAME}} and put it in the environment")
+        return self
 
     @model_validator(mode="after")
     def _natural_speech_given(self) -> Config:
@@ -313,6 +327,17 @@ class Config(Part):
         if sum(map(bool, (n.recordings, n.shards, n.domains))) != 1:
             raise ValueError("natural: give one of `recordings`, `shards` (speech you have) or `domains` (pool texts spoken)")
         return self
+
+
+def _written_out(options: dict[str, Any]) -> str | None:
+    """The first option that looks like a secret and is not read from the environment."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            if below := _written_out(value):
+                return f"{name}.{below}"
+        elif isinstance(value, str) and SECRET.search(name) and not re.fullmatch(r"\$\{\w+\}", value):
+            return name
+    return None
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:

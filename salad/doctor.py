@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from salad import assets
 from salad.config import Config
 from salad.errors import SaladError
 
@@ -56,13 +57,13 @@ def _findings(config: Config) -> Iterator[Finding]:
         found = len(shard_files(Path(config.natural.shards)))
         what = f"natural speech: {found} shards in {config.natural.shards}"
         yield Finding(found > 0, what, "prepare speech shards with span times as docs/shards.md says")
-    free = shutil.disk_usage(_existing_parent(config.run_dir)).free
-    yield Finding(free > 2 * GIB, f"disk: {free / GIB:.1f} GiB free for {config.run_dir}", "free at least 2 GiB")
+    # a run elsewhere is mirrored below the cache
+    place = assets.cache_dir() if "://" in config.runs_dir else Path(config.run_dir)
+    free = shutil.disk_usage(_existing_parent(place)).free
+    yield Finding(free > 2 * GIB, f"disk: {free / GIB:.1f} GiB free for {place}", "free at least 2 GiB")
 
 
 def _models(config: Config) -> Iterator[Finding]:
-    from salad import assets
-
     names = {"lm": config.models.lm, "encoder": config.models.encoder, "embedder": config.models.embedder}
     if config.models.asr:
         names["asr"] = config.models.asr
@@ -78,7 +79,6 @@ def _models(config: Config) -> Iterator[Finding]:
 
 
 def _sources(config: Config) -> Iterator[Finding]:
-    from salad import assets
     from salad.pipeline.streams import file_sizes, names_files
 
     for source in (*config.pool.sources, *config.select.evaluation, *config.select.target):

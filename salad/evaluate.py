@@ -39,11 +39,11 @@ def candidates(run: Run, checkpoints: Sequence[Path] = ()) -> list[Candidate]:
     if checkpoints:
         return [_named(folder) for folder in checkpoints]
     found = [Candidate("untrained", "untrained", None)]
-    rounds = sorted(p.parent.parent.name for p in run.store.root.glob("round-*/checkpoint/final"))
-    for stage in ["stage-one", *rounds[-1:]]:
+    rounds = [f"round-{r:03d}" for r in range(run.config.rounds)]
+    trained = [stage for stage in ("stage-one", *rounds) if run.store.published(f"{stage}/checkpoint")]
+    for stage in dict.fromkeys([*trained[:1], *trained[-1:]]):
         name = f"{stage}/checkpoint"
-        if (run.store.path(name) / "final").is_dir():
-            run.store.manifest(name)
+        if run.store.has(name):
             found.append(Candidate(stage, stage, run.store.path(name) / "final", name))
     return found
 
@@ -95,14 +95,12 @@ def _stage(run: Run, wanted: Sequence[Wanted], student: Candidate) -> Stage:
 
 def write(run: Run, wanted: Sequence[Wanted], students: Sequence[Candidate]) -> dict[str, Any]:
     """The figures of all students, also to RUN/eval/eval.json: a reader sees the whole file or the one before."""
-    from salad.artifact import sync_json
-
     found = {
         "run": run.config.name,
         "items": {one.benchmark.name: one.items for one in wanted},
         "students": {s.label: json.loads((run.store.path(f"eval/{s.name}") / "metrics.json").read_text()) for s in students},
     }
-    sync_json(run.store.path("eval/eval.json"), found)
+    run.store.write_json("eval/eval.json", found)
     return found
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,19 @@ def example_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", str(installed), str(source)], check=True)
     return installed
+
+
+@pytest.fixture
+def salad(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The command line in this process: what it prints, where it ends with `status`."""
+    from salad import cli
+
+    def command(*arguments: str, status: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["salad", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        assert (stopped.value.code or 0) == status, printed.err
+        return printed.out + printed.err
+
+    return command

@@ -23,7 +23,7 @@ def run_and_die(config: str, log: str, stage: str | None, moment: str) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    replace_folder = artifact._replace_folder
+    replace_folder = artifact.replace_folder
     publish = artifact.publish
 
     def logged_publish(folder: Path, manifest: artifact.Manifest, build: Any) -> artifact.Manifest:
@@ -40,7 +40,7 @@ def run_and_die(config: str, log: str, stage: str | None, moment: str) -> None:
                 die()
             replace_folder(new, final)
 
-        artifact._replace_folder = last_step
+        artifact.replace_folder = last_step
         published = publish(folder, manifest, counted)
         if manifest.stage == stage and moment == "published":
             die()

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from salad import cli
 from salad.config import load_config
 from salad.pipeline.stages import Run
 from tests.fakes import write_config
 
 
-def salad(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The command line in this process; its exit status."""
-    monkeypatch.setattr("sys.argv", ["salad", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
-
-
-def test_one_run_end_to_end(fake_config_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert salad("run", str(fake_config_path), monkeypatch=monkeypatch) == 0
-    out = capsys.readouterr().out
+def test_one_run_end_to_end(fake_config_path: Path, salad: Callable[..., str]) -> None:
+    out = salad("run", str(fake_config_path))
     assert "after round 1" in out
     assert "index.html" in out
     run = Run(load_config(fake_config_path))
@@ -40,9 +31,7 @@ def test_one_run_end_to_end(fake_config_path: Path, monkeypatch: pytest.MonkeyPa
     ids = [i for group in (*chosen, *aside) for i in group]
     assert len(ids) == len(set(ids)), "a text was used twice"
 
-    capsys.readouterr()
-    assert salad("run", str(fake_config_path), monkeypatch=monkeypatch) == 0
-    again = capsys.readouterr().out
+    again = salad("run", str(fake_config_path))
     assert again.count(" done ") >= len(run.stages), "a finished stage was repeated"
 
 
@@ -83,7 +72,7 @@ def test_a_student_whose_lm_trains_learns_three_kinds_and_forgets_measurably(
 
 
 def test_a_run_is_measured_on_its_benchmarks_and_may_end_a_stage_early(
-    tmp_path: Path, fake_models: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, fake_models: dict[str, str], salad: Callable[..., str]
 ) -> None:
     probe = {"per_cluster": 3, "heldout": 24}
     evaluate = {"benchmarks": ["continuation"], "items": 8, "bootstrap": 100}
@@ -92,8 +81,7 @@ def test_a_run_is_measured_on_its_benchmarks_and_may_end_a_stage_early(
     config = yaml.safe_load(path.read_text())
     config["train"] |= {"early_stop": early, "stage_one_steps": 9}
     path.write_text(yaml.safe_dump(config))
-    assert salad("run", str(path), monkeypatch=monkeypatch) == 0
-    shown = capsys.readouterr().out
+    shown = salad("run", str(path))
     assert "continuation: accuracy (chance 0.250" in shown
     for row in ("Q on text", "P without ears, no speech at all", "P on speech, after Stage I", "P on speech, after round 0"):
         assert row in shown

@@ -19,7 +19,7 @@ from salad.artifact import Manifest, make_key
 from salad.config import Config, Source, Voice, load_config
 from salad.pipeline.benchmarks import load_benchmarks
 from salad.pipeline.models import Models, quiet_libraries
-from salad.pipeline.store import Store
+from salad.pipeline.store import open_store
 from salad.pipeline.streams import file_sizes
 from salad.plugins import fingerprint
 from salad.seeds import happens
@@ -52,16 +52,17 @@ class Run:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.store = Store(config.run_dir)
+        self.store = open_store(config.run_dir, config.storage)
         self.models = Models(config)
 
     def key(self, stage: Stage) -> str:
-        return self._key(stage, self._input_keys(stage))
+        return self.key_of(stage, self._input_keys(stage))
 
     def _input_keys(self, stage: Stage) -> dict[str, str]:
         return {name: self.store.manifest(name).key for name in stage.inputs}
 
-    def _key(self, stage: Stage, inputs: dict[str, str]) -> str:
+    def key_of(self, stage: Stage, inputs: dict[str, str]) -> str:
+        """The stage's key, given the keys of its inputs."""
         return make_key(stage=stage.name, config=stage.depends, inputs=inputs, code=CODE_VERSION, seed=self.config.seed)
 
     def done(self, stage: Stage) -> Manifest | None:
@@ -71,13 +72,16 @@ class Run:
     def execute(self, stage: Stage, progress: Progress = lambda *n: None) -> tuple[Manifest, bool]:
         """(manifest, whether it had to be built). Inputs must be published."""
         inputs = self._input_keys(stage)
-        key = self._key(stage, inputs)
+        key = self.key_of(stage, inputs)
         if found := self.store.valid(stage.name, key):
             return found, False
         if fault := self.store.damage(stage.name, key):
             log.warning("%s: making '%s' again", fault, stage.name)
         blank = Manifest(stage.name, key, stage.depends, inputs, CODE_VERSION, self.config.seed, 0.0)
-        return self.store.publish(stage.name, blank, lambda out: stage.build(out, progress)), True
+        with self.store.working(stage.name):
+            for name in inputs:
+                self.store.fetch(name)
+            return self.store.publish(stage.name, blank, lambda out: stage.build(out, progress)), True
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -425,6 +429,15 @@ def open_run(config: str | Path, overrides: dict[str, Any], at_least: int = 1) -
     quiet_libraries()
     _check_names(loaded)
     return Run(loaded)
+
+
+def existing_run(place: str) -> Run:
+    """The run at a local path or a URL, with the configuration that it was written with."""
+    store = open_store(place if "://" in place else str(Path(place).resolve()))
+    config = store.config()
+    quiet_libraries()
+    runs_dir, _, name = str(store).rpartition("/")
+    return Run(config.model_copy(update={"runs_dir": runs_dir, "name": name}))
 
 
 def _check_names(config: Config) -> None:

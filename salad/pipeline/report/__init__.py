@@ -46,7 +46,7 @@ def write_report(run: Run) -> Path:
     stage = run.stages[-1]
     there = tuple(name for name in stage.inputs if summary.published(run, name))
     if not there:
-        raise SaladError(f"run {run.store.root} has nothing to report yet", "start it with `salad run`")
+        raise SaladError(f"run {run.store} has nothing to report yet", "start it with `salad run`")
     inputs = {name: run.store.manifest(name).key for name in there}
     key = run.key(replace(stage, inputs=there))
     blank = Manifest(stage.name, key, stage.depends, inputs, CODE_VERSION, run.config.seed, 0.0)
