@@ -57,6 +57,8 @@ def _findings(config: Config) -> Iterator[Finding]:
         found = len(shard_files(Path(config.natural.shards)))
         what = f"natural speech: {found} shards in {config.natural.shards}"
         yield Finding(found > 0, what, "prepare speech shards with span times as docs/shards.md says")
+    if "://" in config.runs_dir:
+        yield _storage(config)
     # a run elsewhere is mirrored below the cache
     place = assets.cache_dir() if "://" in config.runs_dir else Path(config.run_dir)
     free = shutil.disk_usage(_existing_parent(place)).free
@@ -142,6 +144,16 @@ def _selector(config: Config) -> Finding:
         return Finding(True, what)
     except SaladError as e:
         return Finding(False, what, str(e))
+
+
+def _storage(config: Config) -> Finding:
+    from salad.pipeline.store import CONFIG, open_store
+
+    try:
+        open_store(config.run_dir, config.storage).read_json(CONFIG)
+    except SaladError as e:
+        return Finding(False, f"storage {config.runs_dir}", str(e))
+    return Finding(True, f"storage {config.runs_dir} answers")
 
 
 def _existing_parent(path: Path) -> Path:
