@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from salad.errors import SaladError
@@ -69,9 +69,27 @@ def read_manifest(folder: Path) -> Manifest | None:
 def parse_manifest(data: bytes) -> Manifest | None:
     """A manifest's bytes; None where they are none."""
     try:
-        return Manifest(**json.loads(data))
+        found = Manifest(**json.loads(data))
     except (ValueError, TypeError):
         return None
+    return found if _well_formed(found) else None
+
+
+def _well_formed(manifest: Manifest) -> bool:
+    """JSON of another shape is no manifest."""
+    words = (manifest.stage, manifest.key, manifest.code_version)
+    maps = (manifest.config, manifest.inputs, manifest.meta, manifest.files)
+    if not all(isinstance(w, str) for w in words) or not all(isinstance(m, dict) for m in maps):
+        return False
+    return all(isinstance(facts, dict) and {"bytes", "checksum"} <= facts.keys() for facts in manifest.files.values())
+
+
+def artefact_files(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder that match, in order: of an artefact those that its manifest names, whatever else lies there."""
+    found = read_manifest(folder)
+    if found is None:
+        return sorted(folder.glob(pattern))
+    return [folder / name for name in sorted(found.files) if PurePosixPath(name).match(pattern)]
 
 
 def damage(folder: Path, manifest: Manifest) -> str | None:
@@ -98,36 +116,14 @@ def sync_json(path: Path, value: Any) -> None:
 def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, Any]]) -> Manifest:
     """Run `build(partial_folder) -> meta`, then publish what it wrote as `folder`. Atomic.
 
-    A partial folder left by a killed build of the same key is passed on as it is; one of another key is
-    removed first. Names starting with "." or "_" are scratch and do not get published.
+    A partial folder left by a killed build of the same key is passed on as it is, or published where the build was at
+    its end; one of another key is removed first. Names starting with "." or "_" are scratch and do not get published.
     """
-    import time
-
-    started = time.perf_counter()
     partial = folder.with_name(f".{folder.name}.partial")
     try:
-        key_file = partial / PARTIAL_KEY
-        if partial.exists() and (not key_file.exists() or key_file.read_text() != manifest.key):
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True, exist_ok=True)
-        key_file.write_text(manifest.key)
-        meta = build(partial)
-        for scratch in partial.iterdir():
-            if scratch.name.startswith((".", "_")):
-                shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
-        files = {}
-        for path in sorted(p for p in partial.rglob("*") if p.is_file()):
-            with path.open("rb") as f:
-                os.fsync(f.fileno())
-            files[path.relative_to(partial).as_posix()] = {
-                "bytes": path.stat().st_size,
-                "checksum": checksum(path),
-                **({"rows": _rows(path)} if path.suffix == ".parquet" else {}),
-            }
-        # What an earlier attempt of the same build had spent is not known; this is the last attempt's time.
-        seconds = round(time.perf_counter() - started, 3)
-        manifest = Manifest(**{**asdict(manifest), "meta": meta, "files": files, "seconds": seconds})
-        sync_json(partial / MANIFEST, asdict(manifest))
+        whole = _finished(partial, manifest.key) or _build(partial, manifest, build)
+        for scratch in filter(_is_scratch, partial.iterdir()):
+            shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         replace_folder(partial, folder)
     except Exception as e:
         if _disk_is_full(e):
@@ -136,7 +132,45 @@ def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
                 "free some space and run the same command again; everything published before is intact",
             ) from e
         raise
-    return manifest
+    return whole
+
+
+def _finished(partial: Path, key: str) -> Manifest | None:
+    """What an earlier, killed attempt had built to the end and only not published."""
+    found = read_manifest(partial)
+    return found if found and found.key == key and not damage(partial, found) else None
+
+
+def _build(partial: Path, manifest: Manifest, build: Callable[[Path], dict[str, Any]]) -> Manifest:
+    """Build in the partial folder, and write the manifest there: from then on only the renaming is left."""
+    import time
+
+    started = time.perf_counter()
+    key_file = partial / PARTIAL_KEY
+    if not key_file.exists() or key_file.read_text() != manifest.key:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        key_file.write_text(manifest.key)
+    meta = build(partial)
+    files = {}
+    for path in sorted(p for top in partial.iterdir() if not _is_scratch(top) for p in (top, *top.rglob("*")) if p.is_file()):
+        with path.open("rb") as f:
+            os.fsync(f.fileno())
+        files[path.relative_to(partial).as_posix()] = {
+            "bytes": path.stat().st_size,
+            "checksum": checksum(path),
+            **({"rows": _rows(path)} if path.suffix == ".parquet" else {}),
+        }
+    # What an earlier attempt of the same build had spent is not known; this is the last attempt's time.
+    seconds = round(time.perf_counter() - started, 3)
+    whole = Manifest(**{**asdict(manifest), "meta": meta, "files": files, "seconds": seconds})
+    sync_json(partial / MANIFEST, asdict(whole))
+    return whole
+
+
+def _is_scratch(path: Path) -> bool:
+    return path.name.startswith((".", "_")) and path.name != MANIFEST
 
 
 def _disk_is_full(error: Exception) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from salad import assets
+from salad.artifact import artefact_files
 from salad.config import Config, Source
 from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages
@@ -29,7 +30,7 @@ FILE = "embeddings.npy"
 
 def build_embeddings(out: Path, config: Config, pool: Path, progress: Callable[[int], None]) -> dict[str, Any]:
     """`embeddings.npy`: (N, d) float16 rows of unit length, in the order of the pool."""
-    parts = sorted(pool.glob("part-*.parquet"))
+    parts = artefact_files(pool, "part-*.parquet")
     rows = sum(pq.read_metadata(p).num_rows for p in parts)
     windows = (b.column(0).to_pylist() for p in parts for b in pq.ParquetFile(p).iter_batches(WINDOW, columns=["text"]))
     return _write(out / FILE, config, rows, windows, progress)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salad import assets
+from salad.artifact import artefact_files
 from salad.config import Config, Source
 from salad.errors import SaladError, told
 from salad.pipeline.clean import clean, passages, refusal
@@ -66,7 +67,7 @@ def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> di
 
 def read_pool(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """The pool's rows in their order (the index that embeddings and clusters go by)."""
-    return pa.concat_tables([pq.read_table(p, columns=columns) for p in sorted(folder.glob("part-*.parquet"))])
+    return pa.concat_tables([pq.read_table(p, columns=columns) for p in artefact_files(folder, "part-*.parquet")])
 
 
 def _passages_of(source: Source, config: Config, refused: Counter[str]) -> Iterator[dict[str, Any]]:

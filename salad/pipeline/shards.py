@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad import audio
+from salad.artifact import artefact_files
 from salad.errors import SaladError
 from salad.pipeline.ledger import NOT_REACHED
 from salad.pipeline.schema import REJECTED, speech_schema
@@ -72,7 +73,7 @@ def turned_down(speech: Path, columns: list[str]) -> pa.Table:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    return sorted((folder / "data").glob("*.parquet"))
+    return artefact_files(folder, "data/*.parquet")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from accelerate.utils.memory import clear_device_cache
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
 
 from salad.errors import SaladError
 from salad.trainer.decisions import Decisions, last_whole
@@ -27,6 +28,7 @@ from salad.trainer.targets import Loss
 
 notices = logging.getLogger(__name__)
 NAMED = 16  # samples that an error lists
+KEPT = 2  # checkpoints to resume from
 
 
 class Part(NamedTuple):
@@ -189,3 +191,5 @@ class DistillationTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # each process has written its part
         if self.args.should_save:
             self.decisions.write(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            # Here, by number: the Trainer's `save_total_limit` goes by the files' times, and clocks are set back.
+            rotate_checkpoints(self.args.output_dir, KEPT)

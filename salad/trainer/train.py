@@ -119,7 +119,6 @@ def _arguments(recipe: Recipe, work: Path) -> TrainingArguments:
         ddp_find_unused_parameters=True,
         save_strategy="steps",
         save_steps=recipe.save_steps,
-        save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,  # such a loss stops the run
         report_to=[],
