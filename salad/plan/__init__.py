@@ -62,7 +62,7 @@ class Plan:
 
 
 ASIDE = ("while training",)  # gone when the stage is published
-NETWORKS = ("embeddings", "speech: ASR", "features", "training", "metrics", "scores")
+NETWORKS = ("embeddings", "speech: ASR", "features", "training", "metrics", "scores: probes")
 
 
 def plan(config: Config, on: Machine, texts: int | None = None) -> Plan:

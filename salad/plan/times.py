@@ -34,7 +34,7 @@ def time_rows(f: Facts) -> Iterator[Timed]:
     yield _features(f)
     yield _metrics(f)
     yield _training(f)
-    yield _scores(f)
+    yield from _scores(f)
 
 
 def _network(f: Facts, what: str, flop: float, how: str, decoding: float = 0.0) -> Timed:
@@ -91,15 +91,15 @@ def _training(f: Facts) -> Timed:
     return _network(f, "training", flop, f"{passes} x {_m(f.lm.body)} a position, adapter and heads")
 
 
-def _scores(f: Facts) -> Timed:
-    """Every probe once a round, and D predicted for every text of the pool from them, on the processors."""
-    probes = f.spoken("probes")
-    positions = f.config.rounds * probes * (f.positions + (f.tokens if f.learns else 0))
-    flop = 2 * f.lm.body * positions + 2 * f.lm.head * f.config.rounds * probes * f.read * (3 if f.learns else 2)
-    (what, seconds), how = _network(f, "scores", flop, f"{probes:,.0f} probes x {f.config.rounds} rounds")
-    predicted = f.config.rounds * f.texts * 2 * (f.embedder.width * probes + probes**2)
-    on_cores = predicted / SURROGATE / f.machine.cores
-    return (what, seconds + on_cores), f"{how}, and {predicted:.1e} FLOP for D of every text on {f.machine.cores} cores"
+def _scores(f: Facts) -> Iterator[Timed]:
+    """Every probe once a round; and D predicted for every text of the pool from them, on the processors."""
+    rounds, probes, cores = f.config.rounds, f.spoken("probes"), f.machine.cores
+    positions = rounds * probes * (f.positions + (f.tokens if f.learns else 0))
+    flop = 2 * f.lm.body * positions + 2 * f.lm.head * rounds * probes * f.read * (3 if f.learns else 2)
+    yield _network(f, "scores: probes", flop, f"{probes:,.0f} probes x {rounds} rounds")
+    predicted = rounds * f.texts * 2 * (f.embedder.width * probes + probes**2)
+    how = f"2 x texts x ({f.embedder.width} x probes + probes²) = {predicted:.1e} FLOP on {cores} cores"
+    yield ("scores: D of every text", predicted / SURROGATE / cores), how
 
 
 def _core_seconds(f: Facts, kind: str) -> float:

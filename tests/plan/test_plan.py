@@ -74,7 +74,7 @@ def test_a_pool_of_fineweb_edu_follows_from_its_card(paper: Config) -> None:
 def test_more_texts_never_take_less(paper: Config) -> None:
     plans = [plan(paper, machine("h100", 16), texts=n) for n in (10**6, 10**7, 10**8)]
     grows = {(r.part, r.what) for r in plans[0].rows if r.part == "pool"}
-    grows |= {("time", w) for w in ("pool", "embeddings", "clusters", "scores")}
+    grows |= {("time", w) for w in ("pool", "embeddings", "clusters", "scores: D of every text")}
     grows |= {("storage", w) for w in ("pool", "embeddings", "clusters", "predicted")}
     for one, two in pairwise(plans):
         for a, b in zip(one.rows, two.rows, strict=True):
@@ -87,7 +87,7 @@ def test_more_texts_never_take_less(paper: Config) -> None:
     [
         ({"select.budget": 2000.0}, "time", "speech: TTS"),
         ({"rounds": 4}, "time", "training"),
-        ({"probe.budget": 4000.0}, "time", "scores"),
+        ({"probe.budget": 4000.0}, "time", "scores: probes"),
         ({"student.lm": "full"}, "time", "training"),
         ({"student.lm": "lora"}, "storage", "checkpoints"),
         ({"train.teacher": "online"}, "time", "training"),
