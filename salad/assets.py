@@ -104,14 +104,24 @@ def where(name: str) -> str | None:
         return "converted, in the cache"
     if name in MODELS and package_folder(MODELS[name].module):
         return f"in package {MODELS[name].package}, converted at first use"
-    try:
-        from huggingface_hub import try_to_load_from_cache
+    return "in the hub's local cache" if _in_hub_cache(name) else None
 
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
-            return "in the hub's local cache"
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a model that is here as it will be loaded; nothing is converted, fetched or checked."""
+    if Path(name).is_dir():
+        return Path(name)
+    return _cached_folder("models", name) if name in MODELS and _is_cached("models", name) else _in_hub_cache(name)
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
     except ValueError:  # not a valid repository name
-        pass
-    return None
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def load_pretrained(loader: Any, name: str, **options: Any) -> Any:

@@ -54,11 +54,13 @@ def run(
     """
     from salad import console
     from salad.pipeline.stages import open_run
+    from salad.plan.show import announce
 
     overrides = {"name": name, "rounds": rounds, "select.selector": selector, "select.budget": budget}
     run_ = open_run(config, overrides)
     with run_.store.lock():
         run_.store.bind(run_.config)
+        announce(run_, run_.config, run_.stages)
         console.walk(run_, run_.stages)
     console.print_summary(run_)
     console.console.print(f"\nReport: {run_.store.path('report') / 'index.html'}", soft_wrap=True)
@@ -75,10 +77,12 @@ def one_round(
     """One round, and whatever before it is missing."""
     from salad import console
     from salad.pipeline.stages import open_run
+    from salad.plan.show import announce
 
     run_ = open_run(config, {"name": name, "select.selector": selector, "select.budget": budget}, at_least=number + 1)
     with run_.store.lock():
         run_.store.bind(run_.config)
+        announce(run_, run_.config.model_copy(update={"rounds": number + 1, "control": False}), run_.round_stages(number))
         console.walk(run_, run_.round_stages(number))
     console.print_summary(run_)
 
@@ -351,6 +355,33 @@ def evaluate(
         found = evaluating.write(run_, wanted, students)
     evaluating.show(found)
     console.console.print(f"\nFigures: {run_.store.path('eval') / 'eval.json'}", markup=False, soft_wrap=True)
+
+
+@app.command("plan")
+def show_plan(
+    config: ConfigPath,
+    texts: Annotated[
+        int | None, typer.Option("--texts", help="Texts of the pool.", min=1, show_default="from the sources")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, or a GPU such as h100.", show_default="what is here")
+    ] = None,
+    cores: Annotated[int | None, typer.Option("--cores", help="Processors.", min=1, show_default="those here")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="How many selection rounds in all.")] = None,
+    budget: BudgetSeconds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: exact numbers.")] = False,
+) -> None:
+    """What a configuration will take before it runs: texts, seconds of speech, hours, bytes, each with its formula.
+
+    Nothing is loaded, fetched or written. For example: salad plan configs/qwen2.5-3b.yaml --device h100 --cores 16
+    """
+    from salad.plan import machine, plan, show
+
+    found = plan(_load(config, {"rounds": rounds, "select.budget": budget}), machine(device, cores), texts)
+    if as_json:
+        typer.echo(show.as_json(found))
+    else:
+        show.show(found)
 
 
 @app.command()
