@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from salad import assets
 from salad.config import Config, Source
 from salad.errors import SaladError, told
+from salad.network import failure_of
 from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
@@ -108,7 +109,7 @@ def open_source(source: Source) -> Iterable[dict[str, Any]]:
     except SaladError:
         raise
     except Exception as e:
-        raise SaladError(
+        raise failure_of(e, remote="://" in name)(
             f"pool source '{source.dataset}' cannot be opened ({told(e)})",
             "name a hub dataset, a .parquet/.jsonl/.txt/.csv file or glob, or packaged:NAME",
         ) from e

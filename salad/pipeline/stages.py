@@ -45,15 +45,20 @@ class Stage:
     inputs: tuple[str, ...] = ()
     total: float | None = None  # of what `progress` counts, where known before
     unit: str = ""
+    network: bool = False  # it may fetch models or data: tried again when the network fails (patience.py)
 
 
 class Run:
     """A configuration, its store, its models and its stages."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, models: Models | None = None) -> None:
         self.config = config
         self.store = Store(config.run_dir)
-        self.models = Models(config)
+        self.models = models or Models(config)
+
+    def with_rounds(self, rounds: int) -> Run:
+        """The same run with so many rounds, and the models that are loaded."""
+        return Run(self.config.model_copy(update={"rounds": rounds}), self.models)
 
     def key(self, stage: Stage) -> str:
         return self._key(stage, self._input_keys(stage))
@@ -94,9 +99,11 @@ class Run:
 
     def round_stages(self, round_: int) -> list[Stage]:
         """What one round needs: everything before it that is missing, and its own stages."""
-        last = f"round-{round_:03d}/metrics"
-        names = [s.name for s in self.stages]
-        return self.stages[: names.index(last) + 1]
+        return self.stages_until(f"round-{round_:03d}/metrics")
+
+    def stages_until(self, name: str) -> list[Stage]:
+        """That stage and everything before it."""
+        return self.stages[: [s.name for s in self.stages].index(name) + 1]
 
     @cached_property
     def _benchmarks(self) -> list[Wanted]:
@@ -143,7 +150,7 @@ class Run:
             parts |= self._part("select.budget")
         elif name in self.waves:
             parts |= self._part("score", "select.gamma", "select.target_ess")
-        return Stage(name, build, {**parts, "share": share}, inputs, total=budget, unit="s of speech")
+        return Stage(name, build, {**parts, "share": share}, inputs, budget, "s of speech", network=True)
 
     def _spoken_by(self, *voices: Voice) -> dict[str, Any]:
         """What the sound of these voices depends on: not how many processes make it."""
@@ -164,7 +171,7 @@ class Run:
         parts = self._part("models.lm", "models.encoder", "train.dtype", "interleave.max_positions", "student.adapter")
         if teaches:
             parts |= self._targets
-        return Stage(name, build, parts, (speech,), unit="texts")
+        return Stage(name, build, parts, (speech,), unit="texts", network=True)
 
     @property
     def _targets(self) -> dict[str, Any]:
@@ -187,7 +194,7 @@ class Run:
         inputs = (*(n for names in sources.values() for n in names), *filter(None, (start, probes)))
         steps = stable_steps + self.config.train.decay_steps
         depends = {"train": train, "stable_steps": stable_steps, **self._part("student", "models")}
-        return Stage(name, build, depends, inputs, total=steps, unit="steps")
+        return Stage(name, build, depends, inputs, steps, "steps", network=True)
 
     def _metrics(self, name: str, checkpoint: str | None, hearing: Hearing = "speech") -> Stage:
         from salad.pipeline import metrics
@@ -202,7 +209,7 @@ class Run:
 
         inputs = ("heldout", "prepared/heldout", *([checkpoint] if checkpoint else []), *(n for a in asked for n in a.artefacts))
         depends = {"hearing": hearing, **self._part("student", "models", "train.dtype", "evaluate.bootstrap")}
-        return Stage(name, build, depends, inputs, total=self.config.probe.heldout, unit="texts")
+        return Stage(name, build, depends, inputs, self.config.probe.heldout, "texts", network=True)
 
     # -- the stages ----------------------------------------------------------------------------------------
 
@@ -223,7 +230,7 @@ class Run:
         def named_stage(name: str, sources: list[Source]) -> Stage:
             parts = self._part("models.embedder", "train.dtype", "pool.min_words", "pool.max_words", f"select.{name}")
             build = lambda out, progress: embed.build_named(out, c, sources, progress)  # noqa: E731
-            return Stage(name, build, {**parts, "files": files(sources)}, unit="texts")
+            return Stage(name, build, {**parts, "files": files(sources)}, unit="texts", network=True)
 
         def clusters(out: Path, progress: Progress) -> dict[str, Any]:
             return cluster.build_clusters(out, c, at("embeddings"), progress)
@@ -247,8 +254,9 @@ class Run:
                     "files": files(c.pool.sources),
                 },
                 unit="passages",
+                network=True,
             ),
-            Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
+            Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts", network=True),
             *(named_stage(name, sources) for name, sources in self._named.items()),
             Stage("clusters", clusters, self._part("cluster"), ("embeddings",), unit="texts"),
             probes,
@@ -283,7 +291,7 @@ class Run:
             parts = self._part("train.batch_size", "train.accumulate", "train.stage_one_steps", "models", "train.dtype")
             parts |= self._targets
             inputs = ("pool", "clusters", "probe", "heldout", "natural")
-            stages.append(Stage("prepared/text", build, parts, inputs, unit="texts"))
+            stages.append(Stage("prepared/text", build, parts, inputs, unit="texts", network=True))
         return [
             *stages,
             self._metrics("before/no-speech", None, hearing="nothing"),
@@ -352,7 +360,7 @@ class Run:
 
         parts = self._part("score", "select.gamma", "select.target_ess", "cluster.k")
         inputs = ("pool", "embeddings", "clusters", *probes, *prepared, checkpoint, *([known] if known else []))
-        return Stage(name, build, parts, inputs, unit="probes")
+        return Stage(name, build, parts, inputs, unit="probes", network=True)
 
     @property
     def _reads_text(self) -> bool:

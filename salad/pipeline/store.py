@@ -17,7 +17,7 @@ import salad
 from salad import artifact
 from salad.artifact import Manifest
 from salad.config import Config
-from salad.errors import SaladError
+from salad.errors import RunInUse, SaladError
 
 # Keys that may change between two commands on one run: they do not alter any artefact.
 FREE_KEYS = ("runs_dir", "rounds", "train.save_steps", "train.launch", "control", "evaluate")
@@ -65,7 +65,7 @@ class Store:
             except BlockingIOError as e:
                 f.seek(0)
                 holder = " ".join(f.read().split()) or "another process"
-                raise SaladError(
+                raise RunInUse(
                     f"run {self.root} is in use by {holder}", "wait for it, stop it, or use --name for another run"
                 ) from e
             f.truncate(0)
