@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from salad.errors import SaladError
 
+if TYPE_CHECKING:
+    from prefect.runner import Runner
+
 START = "run `prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+
+ASIDE = 2.5  # seconds in which flow runs end by themselves: Ctrl+C reaches their processes too
 
 
 def serve_deployments(limit: int = 1) -> None:
@@ -32,7 +42,28 @@ def serve_deployments(limit: int = 1) -> None:
         runner.add_flow(flow, name=flow.name, entrypoint_type=EntrypointType.MODULE_PATH)
         name = flow.name if settings.plugins.enabled else f"{flow.name}/{flow.name}"
         console.print(f"  prefect deployment run {name}", soft_wrap=True)
+    _end_with_flow_runs(runner)
     asyncio.run(runner.start())
+
+
+def _end_with_flow_runs(runner: Runner) -> None:
+    """SIGINT and SIGTERM end the flow runs too, and soon: where only this process had the signal, Prefect would wait for them."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        timer = threading.Timer(ASIDE, _terminate)
+        timer.daemon = True
+        timer.start()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, end)
+    runner.handle_sigterm = end  # type: ignore[method-assign]
+
+
+def _terminate() -> None:
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 def _check_server(url: str | None) -> None:
