@@ -15,6 +15,7 @@ from typing import Any
 
 from salad import artifact, convert, kokoro_assets, texts
 from salad.errors import SaladError, nearest, told
+from salad.network import failure_of
 
 LOGMEL = "logmel"  # the encoder that is no model: nothing to load
 PRETRAINED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json")  # nothing pickled
@@ -189,7 +190,7 @@ def _from_hub(name: str, packaged: Packaged | None) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(wanted)))
     except Exception as e:
         package = f", its package {packaged.package} is not installed" if packaged else ", no asset package has it"
-        raise SaladError(
+        raise failure_of(e)(
             f"model '{name}' cannot be had: not in the cache{package}, and the hub said {type(e).__name__}",
             "check the name and the network, or put the model in a local folder and name that",
         ) from e

@@ -396,7 +396,7 @@ def doctor(config: ConfigPath) -> None:
 def serve(
     limit: Annotated[int, typer.Option(help="Flow runs at a time.", min=1)] = 1,
 ) -> None:
-    """Serve the Prefect deployment `salad-round`: then `prefect deployment run salad-round`."""
+    """Serve the Prefect deployments salad-round, salad and salad-stage-one: then `prefect deployment run salad-round`."""
     from salad.flows.serve import serve_deployments
 
     serve_deployments(limit)

@@ -13,7 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from salad.errors import NetworkError
+
 if TYPE_CHECKING:
+    from salad.artifact import Manifest
     from salad.pipeline.simulation.experiment import Outcome
     from salad.pipeline.stages import Run, Stage
 
@@ -82,14 +85,28 @@ def interruptible(shown: Callable[..., None]) -> Callable[..., None]:
 
 def walk(run: Run, stages: list[Stage]) -> None:
     """Run what is missing of `stages`, in order, showing each."""
+    from salad.pipeline.patience import patiently
+
     width = max(len(s.name) for s in stages)
     for i, stage in enumerate(stages, 1):
-        with stage_progress(stage) as shown:
-            stop_if_interrupted()
-            manifest, built = run.execute(stage, interruptible(shown))
+
+        def execute(stage: Stage = stage) -> tuple[Manifest, bool]:
+            with stage_progress(stage) as shown:
+                stop_if_interrupted()
+                return run.execute(stage, interruptible(shown))
+
+        manifest, built = patiently(execute, stage, _wait)
         how = f"{manifest.seconds:7.1f} s" if built else "   done  "
         facts = escape(describe(manifest.meta))
         console.print(f"[dim]{i:3d}/{len(stages)}[/] {stage.name:<{width}} [green]{how}[/]  [dim]{facts}[/]", soft_wrap=True)
+
+
+def _wait(error: NetworkError, seconds: float) -> None:
+    console.print(f"{error}: trying again in {seconds:.0f} s", markup=False, soft_wrap=True)
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        stop_if_interrupted()
+        time.sleep(min(left, 0.2))
 
 
 def describe(meta: dict[str, Any]) -> str:

@@ -21,6 +21,10 @@ class NetworkError(SaladError):
     """Something beyond this machine did not answer: the same may work in a moment, so the stage is tried again."""
 
 
+class RunInUse(SaladError):
+    """Another process works on the run: once that ends, the same works."""
+
+
 def told(error: BaseException) -> str:
     """Another's error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -90,7 +90,7 @@ def _stage(run: Run, wanted: Sequence[Wanted], student: Candidate) -> Stage:
         depends["checkpoint"] = {p.name: checksum(p) for p in sorted(student.folder.iterdir()) if p.is_file()}
     inputs = ("heldout", "prepared/heldout", *([student.trained] if student.trained else []))
     inputs += tuple(name for one in wanted for name in one.artefacts)
-    return Stage(f"eval/{student.name}", build, depends, inputs, total=c.probe.heldout, unit="texts")
+    return Stage(f"eval/{student.name}", build, depends, inputs, c.probe.heldout, "texts", network=True)
 
 
 def write(run: Run, wanted: Sequence[Wanted], students: Sequence[Candidate]) -> dict[str, Any]:

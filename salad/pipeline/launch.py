@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Config
-from salad.errors import SaladError
+from salad.errors import NetworkError, SaladError
 
 TICK = 0.2  # seconds between two looks at a job
 GRACE = 5.0  # seconds to end in when asked to
@@ -132,7 +132,7 @@ def _failure(job: Path, code: int) -> SaladError:
     """The first process that said what is wrong, then one that was killed, then the launcher's own last words."""
     said = sorted((json.loads(p.read_text(encoding="utf-8")) for p in job.glob("error-*.json")), key=lambda e: float(e["time"]))
     if known := [e for e in said if e["known"]]:
-        return SaladError(known[0]["message"])
+        return (NetworkError if known[0].get("network") else SaladError)(known[0]["message"])
     output = (job / "output.txt").read_text(encoding="utf-8", errors="replace")
     # torchrun's table of failures; a process that still could speak has said so above.
     killed = re.search(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*-(\d+)", output, re.DOTALL)
@@ -171,7 +171,8 @@ def main(job: Path) -> int:
     except Exception as e:
         known = isinstance(e, SaladError)
         message = str(e) if known else f"{type(e).__name__}: {' '.join(str(e).split())}"
-        _write(job / f"error-{rank}.json", json.dumps({"known": known, "message": message, "time": time.time()}))
+        said = {"known": known, "network": isinstance(e, NetworkError), "message": message, "time": time.time()}
+        _write(job / f"error-{rank}.json", json.dumps(said))
         if not known:
             raise
         return 1

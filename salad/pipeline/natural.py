@@ -84,7 +84,7 @@ def stage(run: Run) -> Stage:
     def build(out: Path, progress: Callable[[float], None]) -> dict[str, Any]:
         return build_recordings(out, c, run.models, progress)
 
-    return Stage("natural", build, depends, total=c.natural.seconds, unit="s of speech")
+    return Stage("natural", build, depends, total=c.natural.seconds, unit="s of speech", network=True)
 
 
 def build_natural(out: Path, folder: Path, progress: Callable[[int], None]) -> dict[str, Any]:

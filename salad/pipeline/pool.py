@@ -17,6 +17,7 @@ from salad import assets
 from salad.artifact import artefact_files
 from salad.config import Config, Source
 from salad.errors import SaladError, told
+from salad.network import failure_of
 from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
@@ -109,7 +110,7 @@ def open_source(source: Source) -> Iterable[dict[str, Any]]:
     except SaladError:
         raise
     except Exception as e:
-        raise SaladError(
+        raise failure_of(e, remote="://" in name)(
             f"pool source '{source.dataset}' cannot be opened ({told(e)})",
             "name a hub dataset, a .parquet/.jsonl/.txt/.csv file or glob, or packaged:NAME",
         ) from e

@@ -19,6 +19,7 @@ import numpy as np
 from salad.audio import Wave
 from salad.config import Recordings
 from salad.errors import SaladError, told
+from salad.network import failure_of
 from salad.pipeline.streams import files_of, guarded
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -151,7 +152,7 @@ def _opened(source: Recordings) -> Any:
         name = str(path) if path.is_dir() else source.dataset
         return datasets.load_dataset(name, source.subset, split=source.split, streaming=True, **options)
     except Exception as e:
-        raise SaladError(
+        raise failure_of(e)(
             f"natural.recordings: '{source.dataset}' cannot be opened ({told(e)})",
             "name a hub dataset, Parquet files, an audio folder with metadata, or Lhotse cuts (docs/natural.md)",
         ) from e

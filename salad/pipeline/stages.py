@@ -19,7 +19,7 @@ from salad.artifact import Manifest, make_key
 from salad.config import Config, Source, Voice, load_config
 from salad.pipeline.benchmarks import load_benchmarks
 from salad.pipeline.models import Models, quiet_libraries
-from salad.pipeline.store import open_store
+from salad.pipeline.store import Store, open_store
 from salad.pipeline.streams import file_sizes
 from salad.plugins import fingerprint
 from salad.seeds import happens
@@ -45,15 +45,20 @@ class Stage:
     inputs: tuple[str, ...] = ()
     total: float | None = None  # of what `progress` counts, where known before
     unit: str = ""
+    network: bool = False  # it may fetch models or data: tried again when the network fails (patience.py)
 
 
 class Run:
     """A configuration, its store, its models and its stages."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, models: Models | None = None, store: Store | None = None) -> None:
         self.config = config
-        self.store = open_store(config.run_dir, config.storage)
-        self.models = Models(config)
+        self.store = store or open_store(config.run_dir, config.storage)
+        self.models = models or Models(config)
+
+    def with_rounds(self, rounds: int) -> Run:
+        """The same run with so many rounds: its store, locked or not, and the models that are loaded."""
+        return Run(self.config.model_copy(update={"rounds": rounds}), self.models, self.store)
 
     def key(self, stage: Stage) -> str:
         return self.key_of(stage, self._input_keys(stage))
@@ -98,9 +103,11 @@ class Run:
 
     def round_stages(self, round_: int) -> list[Stage]:
         """What one round needs: everything before it that is missing, and its own stages."""
-        last = f"round-{round_:03d}/metrics"
-        names = [s.name for s in self.stages]
-        return self.stages[: names.index(last) + 1]
+        return self.stages_until(f"round-{round_:03d}/metrics")
+
+    def stages_until(self, name: str) -> list[Stage]:
+        """That stage and everything before it."""
+        return self.stages[: [s.name for s in self.stages].index(name) + 1]
 
     @cached_property
     def _benchmarks(self) -> list[Wanted]:
@@ -147,7 +154,7 @@ class Run:
             parts |= self._part("select.budget")
         elif name in self.waves:
             parts |= self._part("score", "select.gamma", "select.target_ess")
-        return Stage(name, build, {**parts, "share": share}, inputs, total=budget, unit="s of speech")
+        return Stage(name, build, {**parts, "share": share}, inputs, budget, "s of speech", network=True)
 
     def _spoken_by(self, *voices: Voice) -> dict[str, Any]:
         """What the sound of these voices depends on: not how many processes make it."""
@@ -168,7 +175,7 @@ class Run:
         parts = self._part("models.lm", "models.encoder", "train.dtype", "interleave.max_positions", "student.adapter")
         if teaches:
             parts |= self._targets
-        return Stage(name, build, parts, (speech,), unit="texts")
+        return Stage(name, build, parts, (speech,), unit="texts", network=True)
 
     @property
     def _targets(self) -> dict[str, Any]:
@@ -191,7 +198,7 @@ class Run:
         inputs = (*(n for names in sources.values() for n in names), *filter(None, (start, probes)))
         steps = stable_steps + self.config.train.decay_steps
         depends = {"train": train, "stable_steps": stable_steps, **self._part("student", "models")}
-        return Stage(name, build, depends, inputs, total=steps, unit="steps")
+        return Stage(name, build, depends, inputs, steps, "steps", network=True)
 
     def _metrics(self, name: str, checkpoint: str | None, hearing: Hearing = "speech") -> Stage:
         from salad.pipeline import metrics
@@ -206,7 +213,7 @@ class Run:
 
         inputs = ("heldout", "prepared/heldout", *([checkpoint] if checkpoint else []), *(n for a in asked for n in a.artefacts))
         depends = {"hearing": hearing, **self._part("student", "models", "train.dtype", "evaluate.bootstrap")}
-        return Stage(name, build, depends, inputs, total=self.config.probe.heldout, unit="texts")
+        return Stage(name, build, depends, inputs, self.config.probe.heldout, "texts", network=True)
 
     # -- the stages ----------------------------------------------------------------------------------------
 
@@ -227,7 +234,7 @@ class Run:
         def named_stage(name: str, sources: list[Source]) -> Stage:
             parts = self._part("models.embedder", "train.dtype", "pool.min_words", "pool.max_words", f"select.{name}")
             build = lambda out, progress: embed.build_named(out, c, sources, progress)  # noqa: E731
-            return Stage(name, build, {**parts, "files": files(sources)}, unit="texts")
+            return Stage(name, build, {**parts, "files": files(sources)}, unit="texts", network=True)
 
         def clusters(out: Path, progress: Progress) -> dict[str, Any]:
             return cluster.build_clusters(out, c, at("embeddings"), progress)
@@ -251,8 +258,9 @@ class Run:
                     "files": files(c.pool.sources),
                 },
                 unit="passages",
+                network=True,
             ),
-            Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts"),
+            Stage("embeddings", embeddings, self._part("models.embedder", "train.dtype"), ("pool",), unit="texts", network=True),
             *(named_stage(name, sources) for name, sources in self._named.items()),
             Stage("clusters", clusters, self._part("cluster"), ("embeddings",), unit="texts"),
             probes,
@@ -287,7 +295,7 @@ class Run:
             parts = self._part("train.batch_size", "train.accumulate", "train.stage_one_steps", "models", "train.dtype")
             parts |= self._targets
             inputs = ("pool", "clusters", "probe", "heldout", "natural")
-            stages.append(Stage("prepared/text", build, parts, inputs, unit="texts"))
+            stages.append(Stage("prepared/text", build, parts, inputs, unit="texts", network=True))
         return [
             *stages,
             self._metrics("before/no-speech", None, hearing="nothing"),
@@ -356,7 +364,7 @@ class Run:
 
         parts = self._part("score", "select.gamma", "select.target_ess", "cluster.k")
         inputs = ("pool", "embeddings", "clusters", *probes, *prepared, checkpoint, *([known] if known else []))
-        return Stage(name, build, parts, inputs, unit="probes")
+        return Stage(name, build, parts, inputs, unit="probes", network=True)
 
     @property
     def _reads_text(self) -> bool:

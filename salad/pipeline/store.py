@@ -21,7 +21,7 @@ import salad
 from salad import artifact
 from salad.artifact import Manifest
 from salad.config import Config
-from salad.errors import SaladError
+from salad.errors import RunInUse, SaladError
 
 # Keys that may change between two commands on one run: they do not alter any artefact.
 FREE_KEYS = ("runs_dir", "rounds", "train.save_steps", "train.launch", "control", "evaluate", "storage", "compute")
@@ -226,11 +226,11 @@ def myself(stage: str | None = None) -> dict[str, Any]:
     return {"process": os.getpid(), "host": socket.gethostname(), "command": command, "stage": stage, "since": time.time()}
 
 
-def in_use(store: Store, holder: dict[str, Any] | None) -> SaladError:
+def in_use(store: Store, holder: dict[str, Any] | None) -> RunInUse:
     """The refusal of a second process, which names the first."""
     known = holder and {"process", "host", "command"} <= holder.keys()
     who = f"process {holder['process']} on {holder['host']} ({holder['command']})" if holder and known else "another process"
-    return SaladError(f"run {store} is in use by {who}", "wait for it, stop it, or use --name for another run")
+    return RunInUse(f"run {store} is in use by {who}", "wait for it, stop it, or use --name for another run")
 
 
 def _locked(f: TextIO) -> bool:

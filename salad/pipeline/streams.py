@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from salad.errors import SaladError, told
+from salad.network import failure_of
 
 Row = TypeVar("Row")
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}  # of `datasets`
@@ -41,5 +42,5 @@ def guarded(stream: Iterable[Row], what: str, advice: str) -> Iterator[Row]:
         except SaladError:
             raise
         except Exception as e:
-            raise SaladError(f"{what} ({told(e)})", advice) from e
+            raise failure_of(e)(f"{what} ({told(e)})", advice) from e
         yield row

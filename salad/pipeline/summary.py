@@ -94,13 +94,18 @@ def heldout_errors(run: Run, name: str) -> dict[str, float | None]:
 
 def paired_difference(run: Run, name: str, other: str) -> tuple[float, float] | None:
     """D of one student minus D of another, text by text: mean and standard error. None: they cannot be paired."""
-    one, two = _heldout(run, name), _heldout(run, other)
-    if one["id"].to_pylist() != two["id"].to_pylist():
-        return None
-    difference = one["divergence"].to_numpy() - two["divergence"].to_numpy()
-    difference = difference[np.isfinite(difference)]
+    difference = paired_differences(run, name, other)
     error = _standard_error(difference)
     return None if error is None else (float(difference.mean()), error)
+
+
+def paired_differences(run: Run, name: str, other: str) -> np.ndarray:
+    """D of one student minus D of another on every held-out text that both have a finite one of; empty: not the same texts."""
+    one, two = _heldout(run, name), _heldout(run, other)
+    if one["id"].to_pylist() != two["id"].to_pylist():
+        return np.empty(0)
+    difference: np.ndarray = one["divergence"].to_numpy() - two["divergence"].to_numpy()
+    return difference[np.isfinite(difference)]
 
 
 def alignment(run: Run, name: str) -> list[float] | None:

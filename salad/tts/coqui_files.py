@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.errors import SaladError, nearest, told
+from salad.network import failure_of
 from salad.tts.coqui_stubs import Json, beside, read_config, setting, without_torchaudio
 
 ONLY_VOICE = "default"  # of a model with one speaker
@@ -90,7 +91,7 @@ def fetch(name: str, about: Json) -> tuple[Files, tuple[Path, Path] | None]:
         checkpoint, config, _ = manager.download_model(name)
         vocoder = manager.download_model(about["default_vocoder"])[:2] if about.get("default_vocoder") else None
     except Exception as e:  # of the network, the disk, the archive
-        raise SaladError(
+        raise failure_of(e)(
             f"{name} cannot be fetched ({told(e)})", f"try again; if it broke off before, delete it in {manager.output_prefix}"
         ) from e
     if vocoder:

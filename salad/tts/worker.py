@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from salad.config import Voice
-from salad.errors import SaladError, told
+from salad.errors import NetworkError, SaladError, told
 from salad.tts.base import Engine, make_engine
 from salad.tts.takes import Job, Take, record
 
@@ -72,7 +72,7 @@ def serve(connection: Connection) -> None:
             found = attempt(engine, jobs, level)
             connection.send(("broken", found) if isinstance(found, str) else ("takes", found))
         except SaladError as e:
-            connection.send(("error", str(e)))
+            connection.send(("error", (NetworkError if isinstance(e, NetworkError) else SaladError)(str(e))))
 
 
 def _end_with(parent: int) -> None:

@@ -123,7 +123,7 @@ class _Waiting:
         self.jobs = jobs
         self.dropped = False
         self._said: dict[str, Take] = {}
-        self._error: str | None = None
+        self._error: SaladError | None = None
         self._news = threading.Condition()
 
     def settle(self, takes: Iterable[Take]) -> None:
@@ -131,7 +131,7 @@ class _Waiting:
             self._said |= {t.key: t for t in takes}
             self._news.notify_all()
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: SaladError) -> None:
         with self._news:
             self._error = error
             self._news.notify_all()
@@ -142,7 +142,7 @@ class _Waiting:
             with self._news:
                 self._news.wait_for(lambda: self._error is not None or len(self._said) == len(self.jobs), TICK)
                 if self._error is not None:
-                    raise SaladError(self._error)
+                    raise self._error
                 done, seconds = len(self._said) == len(self.jobs), _seconds(self._said.values())
             progress(seconds)
         return self._said
@@ -252,7 +252,7 @@ class Workers:
                 self._feed()
                 self._hear()
         except Exception as e:  # a bug here must not leave anyone waiting for ever
-            self._fail_all(f"the pool of speaking processes broke ({type(e).__name__}: {e})")
+            self._fail_all(SaladError(f"the pool of speaking processes broke ({type(e).__name__}: {e})"))
         finally:
             for worker in self._workers:
                 worker.end()
@@ -347,15 +347,15 @@ class Workers:
         self._deaths += 1
         assert batch is not None
         if self._deaths >= FRUITLESS:
-            self._forget(batch.ticket, f"{FRUITLESS} processes that spoke broke one after the other: {why}")
+            self._forget(batch.ticket, SaladError(f"{FRUITLESS} processes that spoke broke one after the other: {why}"))
         else:
             self._retry(batch, batch.jobs, why, worker.serial)
 
-    def _forget(self, ticket: _Waiting, error: str) -> None:
+    def _forget(self, ticket: _Waiting, error: SaladError) -> None:
         ticket.dropped = True
         ticket.fail(error)
 
-    def _fail_all(self, error: str) -> None:
+    def _fail_all(self, error: SaladError) -> None:
         tickets = {id(b.ticket): b.ticket for b in [*self._pending, *(w.batch for w in self._workers if w.batch)]}
         while not self._inbox.empty():
             if ticket := self._inbox.get():

@@ -92,18 +92,18 @@ def _stages(run: Run, one: Wanted) -> list[Stage]:
     return [
         Stage(
             here["items"], build_items, {"benchmark": spec, "items": one.items, "files": file_sizes(benchmark.dataset)},
-            ("heldout",) if own else (), total=one.items, unit="questions",
+            ("heldout",) if own else (), total=one.items, unit="questions", network=True,
         ),
         Stage(
             here["speech"], lambda out, p: speech.build_prompts(out, c, models, bench.items, p), said, (here["items"],),
-            unit="s of speech",
+            unit="s of speech", network=True,
         ),
         Stage(
             here["features"], lambda out, p: distil.build_prepared(out, c, models, bench.speech, p, "none"), heard,
-            (here["speech"],), unit="prompts",
+            (here["speech"],), unit="prompts", network=True,
         ),
         Stage(
             here["toplines"], lambda out, p: score.build_toplines(out, c, models, bench, p), answered,
-            (here["items"], here["speech"], here["features"]), unit="answers",
+            (here["items"], here["speech"], here["features"]), unit="answers", network=True,
         ),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from salad.errors import SaladError, told
+from salad.network import failure_of
 from salad.pipeline import shards
 from salad.pipeline.benchmarks.spec import Benchmark
 from salad.pipeline.streams import file_sizes, names_files
@@ -54,7 +55,7 @@ def open_rows(benchmark: Benchmark, split: str, seed: int) -> Source:
         if benchmark.audio in found.column_names:
             found = found.cast_column(benchmark.audio, datasets.Audio(decode=False))
     except Exception as e:
-        raise SaladError(
+        raise failure_of(e, remote="://" in benchmark.dataset)(
             f"{name}, split '{split}', cannot be opened ({told(e)})",
             "benchmarks by hub name need a network or the hub's cache; `continuation` needs neither",
         ) from e
