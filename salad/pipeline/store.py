@@ -20,7 +20,7 @@ from salad.config import Config
 from salad.errors import SaladError
 
 # Keys that may change between two commands on one run: they do not alter any artefact.
-FREE_KEYS = ("runs_dir", "rounds", "train.save_steps", "train.launch", "control", "evaluate")
+FREE_KEYS = ("runs_dir", "rounds", "train.save_steps", "train.launch", "control", "evaluate", "compute")
 
 
 @dataclass(frozen=True)
