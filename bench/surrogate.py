@@ -137,7 +137,7 @@ def more_scores(run: Store, n: int) -> pa.Table:
     order = free_order(config, run.path("pool"), run.path("clusters"), taken, n, "bench-surrogate")
 
     def speech(out: Path, progress: Progress) -> dict[str, Any]:
-        session = synthesize.Session(models, config.speech.voices, checked=lambda text_id: False, judged_by_cer=False)
+        session = synthesize.Session(models, config.speech.voices, share=0.0, judged_by_cer=False)
         return synthesize.build_speech(out, "more", order, session, progress)
 
     def prepared(out: Path, progress: Progress) -> dict[str, Any]:

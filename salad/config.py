@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from salad.errors import ConfigError, nearest
 
@@ -288,6 +288,33 @@ class Evaluate(Part):
     bootstrap: int = Field(2000, ge=100)  # resamplings behind every interval
 
 
+class Needs(Part):
+    """What a task asks of the worker that runs it: `dask` and `ray` place it where that is free."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+    memory: ByteSize | None = None  # "8 GiB"
+
+
+class Compute(Part):
+    """Where embedding, scoring and synthesis run (docs/scaling.md). It changes no artefact."""
+
+    runner: Literal["local", "processes", "dask", "ray"] = "local"
+    address: str | None = None  # of a Dask scheduler or a Ray cluster; None: one is started here, for this run alone
+    workers: int | None = Field(None, ge=1)  # tasks at once, where it is started here; None: one a core
+    embed: Needs = Needs()
+    score: Needs = Needs()
+    speak: Needs = Needs()
+
+    @model_validator(mode="after")
+    def _addressed(self) -> Compute:
+        if self.address and self.runner not in ("dask", "ray"):
+            raise ValueError(f"runner {self.runner} has no address: that is for dask and ray")
+        if self.address and self.workers:
+            raise ValueError("workers is for what is started here; the workers at an address are already there")
+        return self
+
+
 class Config(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # the run's folder
     seed: int = Field(0, ge=0)
@@ -307,6 +334,7 @@ class Config(Part):
     student: Student = Student()
     train: Train
     evaluate: Evaluate = Evaluate()
+    compute: Compute = Compute()
 
     @property
     def run_dir(self) -> str:

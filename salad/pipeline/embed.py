@@ -1,47 +1,46 @@
-"""Sentence embeddings of the pool: batches sorted by length, float16, memory-mapped on disk."""
+"""Sentence embeddings of the pool: parts of neighbouring texts, batches sorted by length, float16, memory-mapped on disk."""
 
 from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salad import assets
 from salad.artifact import artefact_files
-from salad.config import Config, Source
+from salad.config import Source
 from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages
+from salad.pipeline.compute.parts import made_parts
 from salad.pipeline.pool import open_source
 
 if TYPE_CHECKING:
-    import torch
+    from salad.pipeline.models import Models
 
 BATCH = 32
-WINDOW = 8192  # texts sorted by length together, so that a batch has little padding
+WINDOW = 1024  # texts of a part: sorted by length together, so that a batch has little padding
 FILE = "embeddings.npy"
 
 
-def build_embeddings(out: Path, config: Config, pool: Path, progress: Callable[[int], None]) -> dict[str, Any]:
+def build_embeddings(out: Path, models: Models, pool: Path, progress: Callable[[int], None]) -> dict[str, Any]:
     """`embeddings.npy`: (N, d) float16 rows of unit length, in the order of the pool."""
-    parts = artefact_files(pool, "part-*.parquet")
-    rows = sum(pq.read_metadata(p).num_rows for p in parts)
-    windows = (b.column(0).to_pylist() for p in parts for b in pq.ParquetFile(p).iter_batches(WINDOW, columns=["text"]))
-    return _write(out / FILE, config, rows, windows, progress)
+    return _write(out, models, artefact_files(pool, "part-*.parquet"), progress)
 
 
-def build_named(out: Path, config: Config, sources: list[Source], progress: Callable[[int], None]) -> dict[str, Any]:
+def build_named(out: Path, models: Models, sources: list[Source], progress: Callable[[int], None]) -> dict[str, Any]:
     """`embeddings.npy` of texts that the user names and nobody chooses: (m, d), cut into passages as the pool is.
 
     None is refused: a short question of a test set counts too. They are held in memory.
     """
-    low, high = config.pool.min_words, config.pool.max_words
+    low, high = models.config.pool.min_words, models.config.pool.max_words
     texts = [
         passage
         for source in sources
@@ -51,29 +50,35 @@ def build_named(out: Path, config: Config, sources: list[Source], progress: Call
     ]
     if not texts:
         raise SaladError(f"no text in {', '.join(s.dataset for s in sources)}", "check the files and their text_column")
-    windows = (texts[i : i + WINDOW] for i in range(0, len(texts), WINDOW))
-    return _write(out / FILE, config, len(texts), windows, progress)
+    pq.write_table(pa.table({"text": texts}), out / "_texts.parquet")
+    return _write(out, models, [out / "_texts.parquet"], progress)
 
 
-def _write(
-    path: Path, config: Config, rows: int, windows: Iterable[list[str]], progress: Callable[[int], None]
-) -> dict[str, Any]:
-    from salad.devices import pick_dtype
-
-    embed = _Embedder(config.models.embedder, pick_dtype(config.train.dtype))
-    matrix = _reserved_memmap(path, (rows, embed.width))
+def _write(out: Path, models: Models, files: list[Path], progress: Callable[[int], None]) -> dict[str, Any]:
+    counts = [pq.read_metadata(p).num_rows for p in files]
+    parts = [
+        (str(p.resolve()), start, min(start + WINDOW, n))
+        for p, n in zip(files, counts, strict=True)
+        for start in range(0, n, WINDOW)
+    ]
+    matrix: np.memmap[Any, np.dtype[np.float16]] | None = None
     at = 0
-    with embed:
-        for texts in windows:
-            order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-            batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-            vectors = embed.map([[texts[i] for i in rows_] for rows_ in batches])
-            for n, (rows_, found) in enumerate(zip(batches, vectors, strict=True), 1):
-                matrix[[at + i for i in rows_]] = found
-                progress(at + min(n * BATCH, len(texts)))
-            at += len(texts)
+
+    def tick() -> None:
+        progress(at)
+
+    with models.compute as compute:
+        for found in made_parts(compute, embed_rows, parts, out / "_parts", models.config.compute.embed, tick):
+            if matrix is None:
+                matrix = _reserved_memmap(out / FILE, (sum(counts), found.shape[1]))
+            matrix[at : at + len(found)] = found
+            at += len(found)
+            tick()
+    models.forget("embedders", "texts")
+    if matrix is None:
+        raise SaladError("there is no text to embed", "look at the pool")
     matrix.flush()
-    return {"rows": rows, "width": embed.width}
+    return {"rows": at, "width": matrix.shape[1]}
 
 
 def _reserved_memmap(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float16]]:
@@ -84,49 +89,47 @@ def _reserved_memmap(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dt
     return matrix
 
 
-class _Embedder:
-    """A sentence-transformer a core, one thread each: small matrices gain little from shared ones.
+def embed_rows(models: Models, file: str, start: int, stop: int) -> np.ndarray:
+    """The task: (n, d) float16 unit rows of some rows of a Parquet file's `text`."""
+    column = models.kept("texts", (file, os.stat(file).st_mtime_ns), lambda: pq.read_table(file, columns=["text"])["text"])
+    texts = column[start:stop].to_pylist()
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    with _embedder(models) as model:
+        vectors = [_embed(models, model, [texts[i] for i in rows]) for rows in batches]
+    found = np.empty((len(texts), vectors[0].shape[1]), np.float16)
+    for rows, some in zip(batches, vectors, strict=True):
+        found[rows] = some
+    return found
 
-    On two cores 488 texts a second against 351 for one model with two threads (docs/log.md).
+
+@contextmanager
+def _embedder(models: Models) -> Iterator[Any]:
+    """A sentence-transformer that no other thread has: its tokenizer belongs to one at a time.
+
+    One a core with one thread each: on two cores 488 texts a second against 351 of one model with two (docs/log.md).
     """
+    name = models.config.models.embedder
+    free: queue.SimpleQueue[Any] = models.kept("embedders", name, queue.SimpleQueue)
+    try:
+        model = free.get_nowait()
+    except queue.Empty:
+        with models.loading:
+            from sentence_transformers import SentenceTransformer
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        import torch
-        from sentence_transformers import SentenceTransformer
+            loader = _Loader(SentenceTransformer, {"dtype": models.dtype})
+            model = assets.load_pretrained(loader, str(assets.model_folder(name)))
+    try:
+        yield model
+    finally:
+        free.put(model)
 
-        folder = assets.model_folder(name)
-        loader = _Loader(SentenceTransformer, {"dtype": dtype})
-        self.threads = torch.get_num_threads()
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(max(1, min(self.threads, 8))):
-            model = assets.load_pretrained(loader, str(folder))
-            self.width: int = model.get_embedding_dimension()
-            self._free.put(model)
-        self._workers = ThreadPoolExecutor(self._free.qsize())
 
-    def __enter__(self) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        torch.set_num_threads(self.threads)
-        self._workers.shutdown(cancel_futures=True)
-
-    def map(self, batches: list[list[str]]) -> Iterator[np.ndarray]:
-        """(n, width) float32 unit rows for each batch, in order."""
-        return self._workers.map(self._embed, batches)
-
-    def _embed(self, texts: list[str]) -> np.ndarray:
-        model = self._free.get()
-        try:
-            found = model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
-        finally:
-            self._free.put(model)
-        vectors: np.ndarray = found.float().numpy()
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def _embed(models: Models, model: Any, texts: list[str]) -> np.ndarray:
+    models.go_on()
+    found = model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
+    vectors: np.ndarray = found.float().numpy()
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 class _Loader:

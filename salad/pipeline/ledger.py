@@ -69,12 +69,17 @@ class Ledger:
             batch.append(self.queue.pop(0))
         return batch
 
-    def peek(self, batch: list[Row], size: int) -> list[Row]:
-        """What `next_batch` will very likely give once `batch` is settled; nothing where that cannot be told yet."""
-        following = self.queue[:size]
-        expected = self.spent + sum(r["est_seconds"] for r in (*batch, *following))
-        room = self.order.budget is None or expected < (1 - TOLERANCE) * self.order.budget
-        return following if len(following) == size and room else []
+    def peek(self, batch: list[Row], size: int, count: int = 1) -> list[list[Row]]:
+        """What `next_batch` will very likely give, up to so many times, once `batch` is settled; as far as that can be told."""
+        found: list[list[Row]] = []
+        expected = self.spent + sum(r["est_seconds"] for r in batch)
+        for following in (self.queue[i * size : (i + 1) * size] for i in range(count)):
+            expected += sum(r["est_seconds"] for r in following)
+            room = self.order.budget is None or expected < (1 - TOLERANCE) * self.order.budget
+            if len(following) < size or not room:
+                break
+            found.append(following)
+        return found
 
     def _top_up(self) -> None:
         """Queue reserves whose estimates fit what is missing, first from the clusters that lag most."""

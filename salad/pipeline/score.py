@@ -7,7 +7,7 @@ docs/signal.md explains them. This module measures, joins and writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from salad.config import Config
 from salad.errors import SaladError
 from salad.pipeline import shards, surrogate
 from salad.pipeline.cluster import load_assignment
+from salad.pipeline.compute.parts import made_parts
 from salad.pipeline.embed import load_embeddings
 from salad.pipeline.estimate import (
     Estimates,
@@ -39,6 +40,8 @@ from salad.pipeline.shards import turned_down
 
 if TYPE_CHECKING:
     from salad.trainer.evaluate import Divergences
+
+PART = 64  # probes measured together; the batches inside depend on them alone
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def build_scores(
     without a finite D is quarantined: named with its reason, and counted nowhere. Those of clusters that are flagged
     for their sound say nothing of other clusters.
     """
-    table = _measured(probes, checkpoint, models, known, progress)
+    table = _measured(out, probes, checkpoint, models, known, progress)
     pq.write_table(table, out / "probes.parquet")
     usable = table.filter(pc.is_null(table["quarantined"]))
     if usable.num_rows == 0:
@@ -121,12 +124,16 @@ def chosen_gamma(config: Config, p_web: np.ndarray, divergence: np.ndarray, allo
 
 
 def _measured(
-    probes: Sequence[ProbeSet], checkpoint: Path, models: Models, known: Path | None, progress: Callable[[int], None]
+    out: Path,
+    probes: Sequence[ProbeSet],
+    checkpoint: Path,
+    models: Models,
+    known: Path | None,
+    progress: Callable[[int], None],
 ) -> pa.Table:
     """Rows of PROBE_SCORES for every probe, in the order of the sets."""
     from salad.trainer.data import load_examples
-    from salad.trainer.evaluate import measure
-    from salad.trainer.student import load_student
+    from salad.trainer.evaluate import Divergences
 
     before = pq.read_table(known / "probes.parquet") if known else PROBE_SCORES.empty_table()
     seen = set(before["id"].to_pylist())
@@ -136,8 +143,37 @@ def _measured(
     facts = facts.filter(pc.invert(pc.is_in(facts["id"], before["id"].combine_chunks())))
     if facts.num_rows == 0:
         return before
-    found = measure(load_student(checkpoint, models.teacher), models.teacher, examples, progress=progress)
-    return pa.concat_tables([before, probe_rows(facts, [e.id for e in examples], found)])
+    ids = [e.id for e in sorted(examples, key=lambda e: len(e.tokens))]  # so that a batch has little padding
+    folders = [str(p.prepared.resolve()) for p in probes]
+    parts = [(str(checkpoint.resolve()), folders, ids[i : i + PART]) for i in range(0, len(ids), PART)]
+    found = [np.empty((6, 0))]
+
+    def tick() -> None:
+        progress(sum(values.shape[1] for values in found))
+
+    with models.compute as compute:
+        for values in made_parts(compute, measure_part, parts, out / "_parts", models.config.compute.score, tick):
+            found.append(values)
+            tick()
+    models.forget("student", "examples")
+    return pa.concat_tables([before, probe_rows(facts, ids, Divergences(*np.concatenate(found, axis=1)))])
+
+
+def measure_part(models: Models, checkpoint: str, folders: list[str], ids: list[str]) -> np.ndarray:
+    """The task: the columns of `Divergences` for some prepared texts, (6, n)."""
+    from salad.trainer.data import load_examples
+    from salad.trainer.evaluate import measure
+    from salad.trainer.student import load_student
+
+    def stamp(file: Path) -> int:
+        return file.stat().st_mtime_ns
+
+    saved = stamp(Path(checkpoint) / "config.json")
+    student = models.kept("student", (checkpoint, saved), lambda: load_student(Path(checkpoint), models.teacher))
+    made = tuple(stamp(Path(f) / "examples.parquet") for f in folders)
+    known = models.kept("examples", (*folders, made), lambda: {e.id: e for f in folders for e in load_examples(Path(f))})
+    found = measure(student, models.teacher, [known[i] for i in ids], progress=lambda n: models.go_on())
+    return np.array(astuple(found))
 
 
 def probe_rows(facts: pa.Table, ids: list[str], found: Divergences) -> pa.Table:

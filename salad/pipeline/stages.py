@@ -22,7 +22,6 @@ from salad.pipeline.models import Models, quiet_libraries
 from salad.pipeline.store import Store, open_store
 from salad.pipeline.streams import file_sizes
 from salad.plugins import fingerprint
-from salad.seeds import happens
 from salad.selectors.base import SELECTORS, make_selector
 from salad.tts.base import ENGINES, make_engine
 
@@ -142,11 +141,8 @@ class Run:
         heldout = self.config.speech.heldout_voice
         voices = [heldout] if heldout and name == "heldout" else self.config.speech.voices
 
-        def checked(text_id: str) -> bool:
-            return happens(share, self.config.seed, "asr", text_id)
-
         def build(out: Path, progress: Progress) -> dict[str, Any]:
-            session = synthesize.Session(self.models, voices, checked, judged)
+            session = synthesize.Session(self.models, voices, share, judged)
             return synthesize.build_speech(out, name, order(), session, progress)
 
         parts = {"speech": self._spoken_by(*voices), **self._part("interleave", "models.asr", "probe", "natural")}
@@ -229,11 +225,11 @@ class Run:
             return pool.build_pool(out, self.models, progress)
 
         def embeddings(out: Path, progress: Progress) -> dict[str, Any]:
-            return embed.build_embeddings(out, c, at("pool"), progress)
+            return embed.build_embeddings(out, self.models, at("pool"), progress)
 
         def named_stage(name: str, sources: list[Source]) -> Stage:
             parts = self._part("models.embedder", "train.dtype", "pool.min_words", "pool.max_words", f"select.{name}")
-            build = lambda out, progress: embed.build_named(out, c, sources, progress)  # noqa: E731
+            build = lambda out, progress: embed.build_named(out, self.models, sources, progress)  # noqa: E731
             return Stage(name, build, {**parts, "files": files(sources)}, unit="texts", network=True)
 
         def clusters(out: Path, progress: Progress) -> dict[str, Any]:

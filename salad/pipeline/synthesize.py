@@ -1,7 +1,8 @@
 """Texts to speech shards: speak, check, replace what fails from its own cluster, until the budget is met.
 
-Work is done shard by shard. A finished shard's sidecar (`_shards/NNNNN.json`, written last) lets a killed
-build go on where it was: the sidecar replays the shard's outcome, so the texts that follow are the same.
+Work is done shard by shard, several at once (`speak.py`), and settled here in their order. A settled shard's sidecar
+(`_shards/NNNNN.json`, written last) lets a killed build go on where it was: it replays the shard's outcome, so the texts that
+follow are the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,16 @@ import pyarrow.parquet as pq
 from salad.artifact import checksum, sync_json
 from salad.config import Config, Voice
 from salad.errors import SaladError
-from salad.pipeline import shards
+from salad.pipeline import shards, speak
 from salad.pipeline.card import SHARDS, card
+from salad.pipeline.compute import Runner
 from salad.pipeline.export.facts import speech_facts
 from salad.pipeline.ledger import NOT_REACHED, OVER_BUDGET, Ledger, Order, Outcome, Row
 from salad.pipeline.models import Models
 from salad.pipeline.schema import REJECTED
 from salad.pipeline.script import Script, write_script
-from salad.tts.quality import character_error_rate, fault
-from salad.tts.takes import Take
-from salad.tts.workers import Ticket
+from salad.pipeline.speak import Shard
+from salad.seeds import happens
 
 Progress = Callable[..., None]  # seconds of speech so far, and of how many
 HOPELESS = 64  # texts turned down, and none kept, after which something is wrong that is not the texts
@@ -39,15 +40,14 @@ HOPELESS = 64  # texts turned down, and none kept, after which something is wron
 class Session:
     """Who speaks a folder's texts, and how they are judged.
 
-    checked: which ids the ASR listens to. judged_by_cer: False keeps what the ASR
+    share: of the texts that the ASR listens to. judged_by_cer: False keeps what the ASR
     did not understand (probes: their CER is a finding, not a fault).
     """
 
     models: Models
     voices: Sequence[Voice]
-    checked: Callable[[str], bool] = lambda text_id: True
+    share: float = 1.0
     judged_by_cer: bool = True
-    _ahead: tuple[list[Row], _Spoken] | None = field(default=None, init=False)
 
     @property
     def config(self) -> Config:
@@ -55,55 +55,28 @@ class Session:
 
     def script(self, row: Row) -> Script:
         """What is said of a row, and by whom."""
-        listens = self.models.asr is not None and self.checked(row["id"])
+        listens = self.models.listens and happens(self.share, self.config.seed, "asr", row["id"])
         return write_script(row, self.config, self.voices, listens)
-
-    def start(self, rows: list[Row]) -> _Spoken:
-        """Hand texts to those who speak."""
-        if self._ahead and self._ahead[0] == rows:
-            spoken, self._ahead = self._ahead[1], None
-            return spoken
-        self.stop()
-        scripts = [self.script(row) for row in rows]
-        return _Spoken(scripts, self.models.speakers.submit([s.job for s in scripts if not s.problem]))
-
-    def start_ahead(self, rows: list[Row]) -> None:
-        """Rows that are likely to be the next: said while the ones before them are checked and written."""
-        if rows:
-            self._ahead = (rows, self.start(rows))
-
-    def stop(self) -> None:
-        if self._ahead:
-            self._ahead[1].ticket.drop()
-            self._ahead = None
-
-
-@dataclass
-class _Spoken:
-    scripts: list[Script]
-    ticket: Ticket
 
 
 def build_speech(out: Path, name: str, order: Order, session: Session, progress: Progress) -> dict[str, Any]:
     """Write `data/train-*.parquet`, `rejected.parquet` and a dataset card; returns counts and seconds."""
-    (out / "data").mkdir(exist_ok=True)
-    (out / "_shards").mkdir(exist_ok=True)
+    for folder in ("data", "_shards", "_spoken"):
+        (out / folder).mkdir(exist_ok=True)
     ledger = Ledger(order)
     reasons: Counter[str] = Counter()
     cers: list[float] = []
     count = accepted = 0
     size = session.config.speech.shard_rows
     total = order.budget or sum(row["est_seconds"] for row in order.rows)
-    try:
+    with session.models.compute as compute:
+        flight = _Flight(out, session, compute)
         while batch := ledger.next_batch(size):
             outcomes = _finished(out, count)
             if outcomes is None:
-                spoken = session.start(batch)
-                if _finished(out, count + 1) is None:
-                    session.start_ahead(ledger.peek(batch, size))
-                before = ledger.spent
-                takes = spoken.ticket.takes(lambda seconds, before=before: progress(before + seconds, total))  # type: ignore[misc]
-                outcomes = _write_shard(out, count, batch, spoken.scripts, takes, ledger, session)
+                flight.start([batch, *ledger.peek(batch, size, 2 * compute.slots)], count)
+                shard = flight.land(count, lambda seconds: progress(ledger.spent + seconds, total))
+                outcomes = _settle(out, count, batch, shard, ledger)
             for outcome in outcomes["outcomes"]:
                 ledger.settle(outcome)
                 accepted += outcome.rejected is None
@@ -114,8 +87,7 @@ def build_speech(out: Path, name: str, order: Order, session: Session, progress:
             if not accepted and reasons.total() >= HOPELESS:
                 why = ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common(3))
                 raise SaladError(f"{name}: none of the first {reasons.total()} texts could be used ({why})", "see `speech`")
-    finally:
-        session.stop()
+        flight.clear()
     unreached = [{**row, "rejected": NOT_REACHED} for row in ledger.queue]
     _gather(out, count, unreached, name, session.config, order.budget)
     return {
@@ -129,68 +101,75 @@ def build_speech(out: Path, name: str, order: Order, session: Session, progress:
     }
 
 
-def _write_shard(
-    out: Path, number: int, batch: list[Row], scripts: list[Script], takes: dict[str, Take], ledger: Ledger, session: Session
-) -> dict[str, Any]:
-    """Judge a batch's takes and write its shard, its rejected rows and, last, the sidecar that says so."""
-    longest = session.config.speech.quality.max_seconds
-    listened = {t.key: t.heard for t in takes.values() if t.heard is not None and t.measures and t.measures.longest <= longest}
-    heard = session.models.transcribe(listened)
+class _Flight:
+    """Shards that are being spoken, by number; those ahead of their turn are what the ledger very likely asks for next."""
+
+    def __init__(self, out: Path, session: Session, compute: Runner) -> None:
+        self._out, self._session, self._compute = out, session, compute
+        self._flying: dict[int, tuple[Shard, Any]] = {}  # no task where an earlier build had spoken it
+
+    def start(self, batches: list[list[Row]], first: int) -> None:
+        """Have these spoken as the shards from `first` on; what flies under their numbers with other texts is dropped."""
+        for number, rows in enumerate(batches, first):
+            if number != first and (_sidecar(self._out, number).exists() or number in self._flying):
+                continue
+            shard = Shard.of(rows, self._out.resolve() / "_spoken", number)
+            if number in self._flying:
+                if self._flying[number][0] == shard:
+                    continue
+                self._drop(number)
+            scripts = [] if shard.is_spoken() else [self._session.script(row) for row in rows]
+            task = (str(shard.stem), rows, scripts, self._session.judged_by_cer)
+            needs = self._session.config.compute.speak
+            self._flying[number] = (shard, self._compute.submit(speak.speak_shard, task, needs) if scripts else None)
+
+    def land(self, number: int, progress: Callable[[float], object]) -> Shard:
+        """Wait for a shard."""
+        shard, pending = self._flying.pop(number)
+        if pending:
+            pending.result(lambda: progress(sum(s.seconds_said() for s in [shard, *(f for f, _ in self._flying.values())])))
+        return shard
+
+    def clear(self) -> None:
+        """No more are wanted; nothing is written any more once this returns."""
+        for number in list(self._flying):
+            self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        _, pending = self._flying.pop(number)
+        if pending:
+            pending.drop()
+
+
+def _settle(out: Path, number: int, batch: list[Row], shard: Shard, ledger: Ledger) -> dict[str, Any]:
+    """The shard as its turn finds it: what the budget has no room for is turned down. Its sidecar is written last."""
+    spoken = shard.read()
     trial = Ledger(Order([], budget=ledger.order.budget), spent=ledger.spent)
-    kept, turned_down, outcomes, cers = [], [], [], []
-    for row, script in zip(batch, scripts, strict=True):
-        take = takes.get(row["id"])
-        facts, rejected = _judge(row, script, take, heard.get(row["id"]), session)
-        seconds = facts.get("seconds") or 0.0
-        if rejected is None and not trial.fits(seconds):
-            rejected = OVER_BUDGET
-        outcome = Outcome(row["id"], row["cluster"], seconds, rejected)
+    outcomes = []
+    for outcome in spoken["outcomes"]:
+        if outcome.rejected is None and not trial.fits(outcome.seconds):
+            outcome = replace(outcome, rejected=OVER_BUDGET)
         trial.settle(outcome)
         outcomes.append(outcome)
-        if facts.get("cer") is not None:
-            cers.append(facts["cer"])
-        if rejected is None:
-            kept.append(facts)
-        else:
-            turned_down.append({**facts, "rejected": rejected})
-    shards.write_speech(kept, _kept_file(out, number))
-    shards.write_rejected(turned_down, _rejected_file(out, number))
+    targets = (_kept_file(out, number), _rejected_file(out, number))
+    if outcomes == spoken["outcomes"]:
+        for source, target in zip(shard.files, targets, strict=True):
+            target.unlink(missing_ok=True)
+            _link(source, target)
+    else:
+        over = {o.id for o in outcomes if o.rejected == OVER_BUDGET}
+        kept, turned_down = (pq.read_table(p).to_pylist() for p in shard.files)
+        rows = {r["id"]: r for r in turned_down} | {r["id"]: {**r, "rejected": OVER_BUDGET} for r in kept if r["id"] in over}
+        shards.write_speech([r for r in kept if r["id"] not in over], targets[0])
+        shards.write_rejected([rows[r["id"]] for r in batch if r["id"] in rows], targets[1])
     sidecar = {
         "outcomes": [[o.id, o.cluster, o.seconds, o.rejected] for o in outcomes],
-        "cers": cers,
-        "files": {p.name: checksum(p) for p in (_kept_file(out, number), _rejected_file(out, number))},
+        "cers": spoken["cers"],
+        "files": {p.name: checksum(p) for p in targets},
     }
     sync_json(_sidecar(out, number), sidecar)
-    return {"outcomes": outcomes, "cers": cers}
-
-
-def _judge(
-    row: Row, script: Script, take: Take | None, heard: list[str] | None, session: Session
-) -> tuple[dict[str, Any], str | None]:
-    """The row of the shard, as far as the text came, and why it cannot be used."""
-    voice = script.job.voice
-    spoken_by = {**row, "engine": voice.engine, "voice": voice.label}
-    if script.problem:
-        return spoken_by, f"cannot be spoken: {script.problem}"
-    assert take is not None
-    if take.fault or take.measures is None:
-        return spoken_by, take.fault
-    measures = take.measures
-    cer = None if heard is None else character_error_rate(script.said, heard)
-    n_words = sum(len(text.split()) for text in script.said)
-    facts = {
-        "cer": cer,
-        "heard": None if heard is None else " | ".join(heard),
-        "words_per_second": n_words / measures.seconds,
-        "edge_silence": measures.edge_silence,
-        "pause": measures.pause,
-        "clipped": measures.clipped,
-        "gain": take.gain,
-        "peak": take.peak,
-    }
-    judged = cer if session.judged_by_cer else None
-    sample = shards.speech_row(spoken_by, script.ranges, script.said, take.flac, take.rate, take.ends, **facts)
-    return sample, fault(measures, n_words, judged, session.config.speech.quality)
+    shard.remove()
+    return {"outcomes": outcomes, "cers": spoken["cers"]}
 
 
 def _kept_file(out: Path, number: int) -> Path:

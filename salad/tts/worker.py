@@ -5,20 +5,17 @@ It has its engines to itself and keeps them warm. It never outlives its parent, 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from salad.config import Voice
 from salad.errors import NetworkError, SaladError, told
+from salad.parent import end_with_parent
 from salad.tts.base import Engine, make_engine
 from salad.tts.takes import Job, Take, record
 
-ORPHANED = 1.0  # seconds between looks at whether the parent is still there
 FIRST_WORDS = "Good morning."
 
 
@@ -75,15 +72,9 @@ def serve(connection: Connection) -> None:
             connection.send(("error", (NetworkError if isinstance(e, NetworkError) else SaladError)(str(e))))
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(ORPHANED)
-    os._exit(1)
-
-
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     try:
         serve(Connection(int(sys.argv[1])))
     except (BrokenPipeError, ConnectionResetError):

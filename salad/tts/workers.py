@@ -80,12 +80,16 @@ class Alone:
     """No worker: jobs are said here when their takes are asked for. A broken sound is tried once more."""
 
     def __init__(self, level: float) -> None:
-        self._booth, self._level = Booth(), level
+        self._booth, self._level, self._lock = Booth(), level, threading.Lock()
 
     def submit(self, jobs: Sequence[Job]) -> Ticket:
         return _Deferred(self, jobs)
 
     def say(self, jobs: Sequence[Job]) -> list[Take]:
+        with self._lock:  # an engine is one thread's
+            return self._say(jobs)
+
+    def _say(self, jobs: Sequence[Job]) -> list[Take]:
         engine = self._booth.open(jobs[0].voice)
         found = attempt(engine, jobs, self._level)
         faults = {j.key: found for j in jobs} if isinstance(found, str) else {t.key: t.fault for t in found if t.fault}
@@ -221,12 +225,14 @@ class Workers:
         self._workers: list[_Worker] = []
         self._serial = self._deaths = 0
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
 
     def submit(self, jobs: Sequence[Job]) -> Ticket:
         ticket = _Waiting(jobs)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="speakers", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="speakers", daemon=True)
+                self._thread.start()
         self._tell(ticket)
         return ticket
 

@@ -81,7 +81,7 @@ class _Prompts(Session):
         forms = [speakable(text[a:b].strip()) for a, b in spans]
         problem = next((f.problem for f in forms if f.problem), None)
         said = tuple(f.text for f in forms)
-        job = Job(row["id"], self.voices[0], said, tuple(range(len(said))), listen=self.models.asr is not None)
+        job = Job(row["id"], self.voices[0], said, tuple(range(len(said))), listen=self.models.listens)
         return Script(spans, list(said), job, problem)
 
 
