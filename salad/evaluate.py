@@ -61,7 +61,9 @@ def evaluate(
 ) -> tuple[list[Wanted], list[Stage], list[Candidate]]:
     """What is to be done: the benchmarks, every stage that a table needs, and the students."""
     from salad.pipeline import benchmarks
+    from salad.pipeline.models import quiet_libraries
 
+    quiet_libraries()
     wanted = benchmarks.wanted(run, names or run.config.evaluate.benchmarks or [USUAL], items)
     students = candidates(run, checkpoints)
     return wanted, [*benchmarks.stages(run, wanted), *(_stage(run, wanted, s) for s in students)], students

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from salad import assets
 from salad.audio import Wave
@@ -15,6 +15,9 @@ from salad.config import Config
 from salad.errors import SaladError
 from salad.pipeline.compute import Runner, open_compute
 from salad.tts.workers import Speakers, open_speakers
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -33,13 +36,16 @@ class Models:
     """Teacher, tokenizer, encoder, speakers and ASR of one configuration, and where tasks with them run."""
 
     def __init__(self, config: Config) -> None:
-        from salad.devices import pick_dtype
-
         self.config = config
-        self.dtype = pick_dtype(config.train.dtype)
         self.loading = threading.RLock()
         self.stopped = threading.Event()
         self._kept: dict[str, tuple[object, Any]] = {}
+
+    @loaded_once
+    def dtype(self) -> torch.dtype:
+        from salad.devices import pick_dtype
+
+        return pick_dtype(self.config.train.dtype)
 
     @loaded_once
     def teacher(self) -> Any:

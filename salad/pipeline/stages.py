@@ -162,9 +162,9 @@ class Run:
         return {"voices": [v.model_dump(mode="json") for v in voices], "code": code}
 
     def _prepared(self, name: str, speech: str, teaches: bool = False) -> Stage:
-        from salad.pipeline import distil
-
         def build(out: Path, progress: Progress) -> dict[str, Any]:
+            from salad.pipeline import distil
+
             targets = distil.training_targets(self.config) if teaches else "states"
             return distil.build_prepared(out, self.config, self.models, self._path(speech), progress, targets)
 
@@ -180,11 +180,11 @@ class Run:
         return self._part("train.teacher", *cached)
 
     def _checkpoint(self, name: str, start: str | None, sources: dict[str, list[str]], stable_steps: int) -> Stage:
-        from salad.pipeline import distil
-
         probes = "prepared/probe" if self.config.train.early_stop else None
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
+            from salad.pipeline import distil
+
             folders = {kind: [self._path(n) for n in names] for kind, names in sources.items()}
             first = self._path(start) / "stable" if start else None
             by = self._path(probes) if probes else None
@@ -197,11 +197,11 @@ class Run:
         return Stage(name, build, depends, inputs, steps, "steps", network=True)
 
     def _metrics(self, name: str, checkpoint: str | None, hearing: Hearing = "speech") -> Stage:
-        from salad.pipeline import metrics
-
         asked = self._benchmarks
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
+            from salad.pipeline import metrics
+
             final = self._path(checkpoint) / "final" if checkpoint else None
             measured_on = (self._path("heldout"), self._path("prepared/heldout"))
             spoken = [one.of(self) for one in asked]
@@ -266,7 +266,7 @@ class Run:
         ]
 
     def _stage_one(self) -> list[Stage]:
-        from salad.pipeline import distil, natural, probe
+        from salad.pipeline import natural, probe
 
         c, at = self.config, self._path
         if c.natural.shards or c.natural.recordings:
@@ -283,6 +283,8 @@ class Run:
         if self._reads_text:
 
             def build(out: Path, progress: Progress) -> dict[str, Any]:
+                from salad.pipeline import distil
+
                 wanted = c.train.batch_size * c.train.accumulate * c.train.stage_one_steps
                 taken = [at("probe"), at("heldout"), at("natural")]
                 rows = probe.text_only_rows(c, at("pool"), at("clusters"), taken, wanted)
@@ -439,7 +441,6 @@ def existing_run(place: str) -> Run:
     """The run at a local path or a URL, with the configuration that it was written with."""
     store = open_store(place if "://" in place else str(Path(place).resolve()))
     config = store.config()
-    quiet_libraries()
     runs_dir, _, name = str(store).rpartition("/")
     return Run(config.model_copy(update={"runs_dir": runs_dir, "name": name}))
 
