@@ -378,6 +378,7 @@ def main() -> None:
 
 def _explain(error: BaseException) -> int:
     """Print what ended the command, on one line; returns the exit status."""
+    from salad.artifact import MAKE_ROOM, disk_is_full
     from salad.console import errors, interrupted
 
     if interrupted.is_set() or isinstance(error, (KeyboardInterrupt, typer.Abort)):
@@ -386,6 +387,8 @@ def _explain(error: BaseException) -> int:
     usage = getattr(error, "format_message", None)
     if isinstance(error, SaladError):
         text = str(error)
+    elif disk_is_full(error):
+        text = f"the disk is full ({error}): {MAKE_ROOM}"
     else:
         text = usage() if usage else f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
     errors.print("[red]error:[/] ", end="")
