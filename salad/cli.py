@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 DEBUG = False
 STOPPED = 130  # the shell's status for Ctrl+C; typer returns it in place of raising
+SIGNAL: int = signal.SIGINT  # what asked this process to stop
 
 ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. configs/demo.yaml.")]
 Name = Annotated[str | None, typer.Option("--name", help="Run name, in place of the configuration's.")]
@@ -359,14 +360,22 @@ def _existing(folder: Path) -> Any:
 
 
 def main() -> None:
-    """Entry point: one line for an error that the user can act on, 130 for Ctrl+C."""
+    """Entry point: one line for an error that the user can act on, 130 for Ctrl+C, 143 for SIGTERM."""
     from salad.console import interrupted
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
+        global SIGNAL
+        SIGNAL = number
         interrupted.set()
         raise KeyboardInterrupt
 
+    def swallowed(found: sys.UnraisableHookArgs) -> None:
+        if not interrupted.is_set():
+            sys.__unraisablehook__(found)
+
     signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.unraisablehook = swallowed  # a callback from C cannot raise; it would print a traceback
     try:
         code = app(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as e:
@@ -383,7 +392,7 @@ def _explain(error: BaseException) -> int:
 
     if interrupted.is_set() or isinstance(error, (KeyboardInterrupt, typer.Abort)):
         errors.print("\nstopped; nothing half-done is left, and the same command goes on")
-        return STOPPED
+        return 128 + SIGNAL
     usage = getattr(error, "format_message", None)
     if isinstance(error, SaladError):
         text = str(error)

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 NUMERIC = "0123456789+-–[."  # how a cell begins that is a number, or an interval
 FACTS = 7  # of a stage on its line
 console = Console(highlight=False)
-interrupted = threading.Event()  # set by Ctrl+C: Python may swallow the exception itself (in a callback, a destructor)
+interrupted = (
+    threading.Event()
+)  # set by Ctrl+C and SIGTERM: Python may swallow the exception itself (in a callback, a destructor)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -80,13 +84,24 @@ def interruptible(shown: Callable[..., None]) -> Callable[..., None]:
     return progress
 
 
+def unless_interrupted(stage: Stage) -> Stage:
+    """The stage, not to be published once Ctrl+C was pressed: what swallowed the exception may not have done its work."""
+
+    def build(out: Path, progress: Callable[..., None]) -> dict[str, Any]:
+        meta = stage.build(out, progress)
+        stop_if_interrupted()
+        return meta
+
+    return replace(stage, build=build)
+
+
 def walk(run: Run, stages: list[Stage]) -> None:
     """Run what is missing of `stages`, in order, showing each."""
     width = max(len(s.name) for s in stages)
     for i, stage in enumerate(stages, 1):
         with stage_progress(stage) as shown:
             stop_if_interrupted()
-            manifest, built = run.execute(stage, interruptible(shown))
+            manifest, built = run.execute(unless_interrupted(stage), interruptible(shown))
         how = f"{manifest.seconds:7.1f} s" if built else "   done  "
         facts = escape(describe(manifest.meta))
         console.print(f"[dim]{i:3d}/{len(stages)}[/] {stage.name:<{width}} [green]{how}[/]  [dim]{facts}[/]", soft_wrap=True)

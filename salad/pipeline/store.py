@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import salad
 from salad import artifact
@@ -63,10 +65,8 @@ class Store:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
-                f.seek(0)
-                holder = " ".join(f.read().split()) or "another process"
                 raise SaladError(
-                    f"run {self.root} is in use by {holder}", "wait for it, stop it, or use --name for another run"
+                    f"run {self.root} is in use by {_holder(f)}", "wait for it, stop it, or use --name for another run"
                 ) from e
             f.truncate(0)
             f.write(f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})")
@@ -96,6 +96,29 @@ class Store:
             raise SaladError(
                 f"{self.root} is not a run of salad", "name a folder below runs/, or start one with `salad run`"
             ) from e
+
+
+def _holder(f: TextIO) -> str:
+    """Who holds the lock. It writes its name just after it has the lock: until then the file may name one that is gone."""
+    said = ""
+    for _ in range(20):
+        f.seek(0)
+        said = f.read().strip()
+        named = re.match(rf"process (\d+) on {re.escape(socket.gethostname())}\b", said)
+        if said and not (named and _is_gone(int(named[1]))):
+            return said
+        time.sleep(0.05)
+    return said or "another process"
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

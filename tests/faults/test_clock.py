@@ -88,7 +88,12 @@ def test_the_clock_set_back_by_a_year(library: Path, tmp_path: Path, calm: Calm,
     with table.survived_all("the clock set back by a year") as fault:
         arguments = [str(calm.config), str(tmp_path), repr(moments)]
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments], env=environment, timeout=HANGS, capture_output=True, text=True, check=False
+            [sys.executable, "-c", PROGRAM, *arguments],
+            env=environment,
+            timeout=HANGS,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         for i in range(len(moments)):
