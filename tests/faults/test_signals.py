@@ -30,7 +30,7 @@ def test_stopped_at_random_moments(tmp_path: Path, calm: Calm, table: Table, sen
     config = other_config(tmp_path, calm, workers)
     runs = tmp_path / "runs"
     numbers = np.random.default_rng(SEED + sent + workers)
-    times = 4 if workers else 10
+    times = 3 if workers else 6
     with table.survived_all(f"{NAMES[sent]} at a random moment") as fault:
         stopped = 0
         while stopped < times:
