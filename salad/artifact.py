@@ -20,6 +20,8 @@ from salad.errors import SaladError
 
 MANIFEST = "_manifest.json"
 PARTIAL_KEY = "_partial_key"
+FULL = 1 << 16  # bytes free
+MAKE_ROOM = "free some space and run the same command again; everything published before is intact"
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,8 @@ def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
             shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         replace_folder(partial, folder)
     except Exception as e:
-        if _disk_is_full(e):
-            raise SaladError(
-                f"the disk is full while writing {folder}",
-                "free some space and run the same command again; everything published before is intact",
-            ) from e
+        if disk_is_full(e, folder.parent):
+            raise SaladError(f"the disk is full while writing {folder}", MAKE_ROOM) from e
         raise
     return whole
 
@@ -173,11 +172,16 @@ def _is_scratch(path: Path) -> bool:
     return path.name.startswith((".", "_")) and path.name != MANIFEST
 
 
-def _disk_is_full(error: Exception) -> bool:
-    """Writers of their own (safetensors, Arrow) say it in words, not always in an errno."""
+def disk_is_full(error: BaseException, folder: Path | None = None) -> bool:
+    """Writers of their own (safetensors, Arrow) say it in words, not always in an errno; torch's says only that it failed.
+
+    folder: where it was written to. What failed while not a file more would fit there failed for that.
+    """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+    if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
+        return True
+    return folder is not None and not isinstance(error, SaladError) and shutil.disk_usage(folder).free < FULL
 
 
 def replace_folder(new: Path, folder: Path) -> None:

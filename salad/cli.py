@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 DEBUG = False
 STOPPED = 130  # the shell's status for Ctrl+C; typer returns it in place of raising
+SIGNAL: int = signal.SIGINT  # what asked this process to stop
 
 ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. configs/demo.yaml.")]
 Name = Annotated[str | None, typer.Option("--name", help="Run name, in place of the configuration's.")]
@@ -409,14 +410,22 @@ def _load(config: Path, overrides: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Entry point: one line for an error that the user can act on, 130 for Ctrl+C."""
+    """Entry point: one line for an error that the user can act on, 130 for Ctrl+C, 143 for SIGTERM."""
     from salad.console import interrupted
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
+        global SIGNAL
+        SIGNAL = number
         interrupted.set()
         raise KeyboardInterrupt
 
+    def swallowed(found: sys.UnraisableHookArgs) -> None:
+        if not interrupted.is_set():
+            sys.__unraisablehook__(found)
+
     signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.unraisablehook = swallowed  # a callback from C cannot raise; it would print a traceback
     try:
         code = app(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as e:
@@ -428,14 +437,17 @@ def main() -> None:
 
 def _explain(error: BaseException) -> int:
     """Print what ended the command, on one line; returns the exit status."""
+    from salad.artifact import MAKE_ROOM, disk_is_full
     from salad.console import errors, interrupted
 
     if interrupted.is_set() or isinstance(error, (KeyboardInterrupt, typer.Abort)):
         errors.print("\nstopped; nothing half-done is left, and the same command goes on")
-        return STOPPED
+        return 128 + SIGNAL
     usage = getattr(error, "format_message", None)
     if isinstance(error, SaladError):
         text = str(error)
+    elif disk_is_full(error):
+        text = f"the disk is full ({error}): {MAKE_ROOM}"
     else:
         text = usage() if usage else f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
     errors.print("[red]error:[/] ", end="")

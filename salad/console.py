@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 NUMERIC = "0123456789+-–[."  # how a cell begins that is a number, or an interval
 FACTS = 7  # of a stage on its line
 console = Console(highlight=False)
-interrupted = threading.Event()  # set by Ctrl+C: Python may swallow the exception itself (in a callback, a destructor)
+interrupted = (
+    threading.Event()
+)  # set by Ctrl+C and SIGTERM: Python may swallow the exception itself (in a callback, a destructor)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -83,6 +87,17 @@ def interruptible(shown: Callable[..., None]) -> Callable[..., None]:
     return progress
 
 
+def unless_interrupted(stage: Stage) -> Stage:
+    """The stage, not to be published once Ctrl+C was pressed: what swallowed the exception may not have done its work."""
+
+    def build(out: Path, progress: Callable[..., None]) -> dict[str, Any]:
+        meta = stage.build(out, progress)
+        stop_if_interrupted()
+        return meta
+
+    return replace(stage, build=build)
+
+
 def walk(run: Run, stages: list[Stage]) -> None:
     """Run what is missing of `stages`, in order, showing each."""
     from salad.pipeline.patience import patiently
@@ -93,7 +108,7 @@ def walk(run: Run, stages: list[Stage]) -> None:
         def execute(stage: Stage = stage) -> tuple[Manifest, bool]:
             with stage_progress(stage) as shown:
                 stop_if_interrupted()
-                return run.execute(stage, interruptible(shown))
+                return run.execute(unless_interrupted(stage), interruptible(shown))
 
         manifest, built = patiently(execute, stage, _wait)
         how = f"{manifest.seconds:7.1f} s" if built else "   done  "

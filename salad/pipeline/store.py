@@ -247,12 +247,16 @@ def _locked(f: TextIO) -> bool:
 
 
 def _holder(f: TextIO) -> dict[str, Any]:
-    f.seek(0)
-    try:
-        found = json.loads(f.read())
-    except ValueError:  # caught while it was written
-        return {}
-    return found if isinstance(found, dict) else {}
+    """Who holds the lock. It says so just after it has the lock: until then the file may name one that is gone, or nobody."""
+    found: dict[str, Any] = {}
+    for _ in range(20):
+        f.seek(0)
+        with suppress(ValueError):  # caught while it was written
+            found = json.loads(f.read())
+            if found.get("host") != socket.gethostname() or Path("/proc", str(found.get("process"))).exists():
+                break
+        time.sleep(0.05)
+    return found
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

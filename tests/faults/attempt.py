@@ -121,6 +121,25 @@ def _noted(build: Callable[..., dict[str, Any]], watch: Watch) -> Callable[..., 
     return noted
 
 
+def replace_artefact(folder: str, log: str, change: int) -> None:
+    """Publish `key-2` in the place of what is there, and die at a change."""
+    from salad import artifact
+
+    path = Path(folder)
+    watch = Watch(str(path.parent), log, Moment(path.name, change), die)
+    watch.enter(path.name)
+    sys.addaudithook(watch.audit)
+    artifact.publish(path, artifact.Manifest(path.name, "key-2", {}, {}, "1", 0, 0.0), write_two_files)
+
+
+def write_two_files(out: Path) -> dict[str, Any]:
+    """An artefact's, one of them in a folder, and a scratch file."""
+    (out / "data").mkdir(exist_ok=True)
+    for name in ("data/one.txt", "two.txt", "_scratch.txt"):
+        (out / name).write_text(f"new {name}")
+    return {"files": 2}
+
+
 def command(arguments: list[str], output: str, environment: dict[str, str], barrier: Any = None) -> None:
     """`salad ARGUMENTS` in this process, its output in OUTPUT.out and OUTPUT.err."""
     import torch

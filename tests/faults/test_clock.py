@@ -81,14 +81,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_clock_set_back_by_a_year(library: Path, tmp_path: Path, calm: Calm, table: Table) -> None:
-    middle = {stage: calm.changes[stage] // 2 for stage in ("round-000/speech", "round-000/checkpoint")}
-    moments = [(stage, change) for stage, change in middle.items()]
+    moments = [(stage, calm.changes[stage] // 2) for stage in ("round-000/speech", "round-000/checkpoint")]
     environment = {**os.environ, "LD_PRELOAD": str(library), CLOCK: str(tmp_path / "back"), "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     with table.survived_all("the clock set back by a year") as fault:
         arguments = [str(calm.config), str(tmp_path), repr(moments)]
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments], env=environment, timeout=HANGS, capture_output=True, text=True, check=False
+            [sys.executable, "-c", PROGRAM, *arguments],
+            env=environment,
+            timeout=HANGS,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         for i in range(len(moments)):

@@ -17,7 +17,7 @@ from salad.pipeline.models import quiet_libraries
 from salad.pipeline.stages import Run
 from tests.faults.rig import SEED, Calm, Table
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 KINDS = ["empty", "one byte", "half", "all but its end", "[]", "null", "3", "{}", "no files", "files as numbers", "another shape"]
 
 
@@ -52,6 +52,7 @@ def damaged(manifest: bytes, kind: str) -> bytes:
     return json.dumps(known | changes.get(kind, {"files": [1], "inputs": 4})).encode()
 
 
+@slow
 def test_every_manifest_truncated_or_of_another_kind(copy: Run, calm: Calm, table: Table) -> None:
     """A stage without a valid manifest is made again, whatever the manifest is; the others stand, for the bytes are the same."""
     with table.survived_all("a manifest truncated or of another kind") as fault:
@@ -63,6 +64,7 @@ def test_every_manifest_truncated_or_of_another_kind(copy: Run, calm: Calm, tabl
         calm.check(copy)
 
 
+@slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_kind_of_broken_manifest_is_an_artefact(copy: Run, kind: str, table: Table) -> None:
     path = copy.store.path("clusters") / MANIFEST
@@ -75,6 +77,7 @@ def test_no_kind_of_broken_manifest_is_an_artefact(copy: Run, kind: str, table: 
         assert json.loads(path.read_bytes())["files"] == json.loads(whole)["files"]
 
 
+@slow
 def test_one_bit_of_every_file(copy: Run, calm: Calm, table: Table, caplog: pytest.LogCaptureFixture) -> None:
     """Of every file in turn (of the report's sounds one); the bytes come out the same, so nothing else is made again."""
     numbers = np.random.default_rng(SEED)
@@ -94,6 +97,7 @@ def test_one_bit_of_every_file(copy: Run, calm: Calm, table: Table, caplog: pyte
         calm.check(copy)
 
 
+@slow
 def test_a_file_removed_or_too_short(copy: Run, calm: Calm, table: Table, caplog: pytest.LogCaptureFixture) -> None:
     """The first file of each stage in turn."""
     with table.survived_all("a data file removed or cut") as fault:
@@ -110,6 +114,7 @@ def test_a_file_removed_or_too_short(copy: Run, calm: Calm, table: Table, caplog
         calm.check(copy)
 
 
+@slow
 def test_a_file_too_much(copy: Run, calm: Calm, table: Table) -> None:
     """What no manifest names is no part of the run: a shard or a part of the pool that somebody put there is read by nobody."""
     with table.survived_all("a file too much") as fault:
@@ -139,7 +144,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> str:
 
 @pytest.mark.parametrize("damage", [MANIFEST, "selection.parquet"])
 def test_a_damaged_artefact_is_made_again(fake_config_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The fast one."""
+    """In the fast part too."""
     run = Run(load_config(fake_config_path, {"rounds": 1, "control": False}))
     stages = [s for s in run.stages if s.name != "report"]
     for stage in stages[: [s.name for s in stages].index("round-000/selection") + 1]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from salad import artifact
 from salad.artifact import MANIFEST
 from salad.pipeline.stages import Run
-from tests.faults.attempt import START, Moment, live
+from tests.faults.attempt import START, Moment, live, replace_artefact, write_two_files
 from tests.faults.rig import SEED, Account, Calm, Table, ended, moments, start, undisturbed
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,29 @@ def test_killed_at_every_boundary(tmp_path: Path, fake_models: dict[str, str], t
             assert account.builds[stage] == (2 if whens[i % 3] == "built" else 1), f"{stage} was repeated"
         calm.check(run)
         account.check(calm)
+
+
+def test_killed_at_every_change_of_a_replacement(tmp_path: Path, table: Table) -> None:
+    """An artefact of another key is replaced: whenever that ends, what is there is whole, and the next attempt gets it done."""
+    for change in range(1, 100):
+        folder = tmp_path / str(change) / "thing"
+        folder.mkdir(parents=True)
+        (folder / "old.txt").write_text("old")
+        files = {"old.txt": {"bytes": 3, "checksum": artifact.checksum(folder / "old.txt")}}
+        old = artifact.Manifest("thing", "key-1", {}, {}, "1", 0, 0.0, files=files)
+        artifact.sync_json(folder / MANIFEST, asdict(old))
+        if ended(start(replace_artefact, str(folder), str(tmp_path / "log"), change)) == 0:
+            break
+        with table.survived_all("SIGKILL at each change of a replacement") as kill:
+            kill()
+            found = artifact.read_manifest(folder)
+            assert (found is None) == (not folder.exists())
+            assert found is None or artifact.damage(folder, found) is None
+            again = artifact.publish(folder, replace(old, key="key-2", files={}), write_two_files)
+            assert artifact.read_manifest(folder) == again
+            assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == [MANIFEST, "one.txt", "two.txt"]
+            assert [p.name for p in folder.parent.iterdir()] == ["thing"]
+    assert change > 12
 
 
 def test_killed_at_random_changes(tmp_path: Path, calm: Calm, table: Table) -> None:

@@ -37,7 +37,6 @@ def test_a_speaking_process_killed_now_and_then(tmp_path: Path, calm: Calm, tabl
         assert ended(process) == 0
         assert killed == KILLS
         calm.check(calm.other(tmp_path / "runs", **{"speech.workers": 2}))
-    assert gone(f"{engine.LOG}={log}")
 
 
 def live_slowly(*arguments: object) -> None:
