@@ -18,6 +18,11 @@ def redact(text: str) -> str:
     return _PARAMETER.sub(r"\1=***", _BEFORE_HOST.sub(r"\1***@", text)) if "://" in text else text
 
 
+def visible(text: str) -> str:
+    """The text without anything that a terminal would obey: escapes, control characters, marks that turn the direction."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+
+
 class SaladError(Exception):
     """An error the user can act on. The CLI prints it as one line and exits with `exit_code`."""
 
@@ -25,7 +30,7 @@ class SaladError(Exception):
 
     def __init__(self, what: str, advice: str = "") -> None:
         what = " ".join(what.split())
-        super().__init__(redact(f"{what}: {advice}" if advice else what))
+        super().__init__(visible(redact(f"{what}: {advice}" if advice else what)))
 
 
 class ConfigError(SaladError):
