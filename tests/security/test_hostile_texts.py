@@ -144,6 +144,7 @@ def test_the_report_is_inert(page: str, done: Done) -> None:
         assert "document.title" not in script or "\\u003c" in script, "what is in a script is a quoted value"
     assert "\x1b" not in text
     assert {p.suffix for p in done.run.store.path("report").rglob("*") if p.is_file()} <= {
+        ".yaml",
         ".html",
         ".flac",
         ".json",
