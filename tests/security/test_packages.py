@@ -35,7 +35,7 @@ def test_no_licence_of_the_core_binds_what_is_built_on_it(core: list[licences.Pa
 BINDING = ("GNU General Public License v2 (GPLv2)", "AGPL-3.0", "LGPL-2.1", "UNKNOWN", "CC-BY-NC-4.0",
            "Other/Proprietary License", "MIT AND GPL-2.0-only", "Apache-2.0; GPL-2.0", "Limited permission", "")  # fmt: skip
 FREE = ("MIT", "MIT License", "Apache-2.0", "Apache Software License", "BSD-3-Clause AND MIT",
-        "MPL-2.0 AND (Apache-2.0 OR MIT)", "GPL-2.0-only OR MIT", "The Unlicense (Unlicense)", "3-Clause BSD License")  # fmt: skip
+        "MPL-2.0 AND (Apache-2.0 OR MIT)", "GPL-2.0-only OR MIT", "The Unlicense (Unlicense)", "3-Clause BSD")  # fmt: skip
 
 
 @pytest.mark.parametrize("licence", BINDING)
