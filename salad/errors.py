@@ -1,4 +1,26 @@
-"""The one exception that users see: what is wrong, where, and what to do, on one line."""
+"""The one exception that users see: what is wrong, where, and what to do, on one line, and no secret in it."""
+
+import re
+
+# Credentials in a URL: before its host, or a parameter by a telling name. A user without a password is none but on the web:
+# abfs://container@account and hf://datasets/user/name@main are addresses.
+_BEFORE_HOST = re.compile(
+    r"(?i)\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#@:'\"]*:[^\s?#@'\"]*@|(?<=http://)[^\s/@]+@|(?<=https://)[^\s/@]+@)"
+)
+_TELLING = (
+    r"[\w.-]*(?:token|secret|passw|pwd|signature|credential|auth(?!or)|access_?key)[\w.-]*|(?:[\w.-]*[_.-])?(?:api)?key|sig"
+)
+_PARAMETER = re.compile(rf"(?i)(?<=[?&#;])({_TELLING})=([^\s&#'\"]+)")
+
+
+def redact(text: str) -> str:
+    """The text without the credentials of the URLs in it."""
+    return _PARAMETER.sub(r"\1=***", _BEFORE_HOST.sub(r"\1***@", text)) if "://" in text else text
+
+
+def visible(text: str) -> str:
+    """The text without anything that a terminal would obey: escapes, control characters, marks that turn the direction."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
 class SaladError(Exception):
@@ -8,7 +30,7 @@ class SaladError(Exception):
 
     def __init__(self, what: str, advice: str = "") -> None:
         what = " ".join(what.split())
-        super().__init__(f"{what}: {advice}" if advice else what)
+        super().__init__(visible(redact(f"{what}: {advice}" if advice else what)))
 
 
 class ConfigError(SaladError):

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salad.errors import SaladError
+from salad.errors import SaladError, visible
 
 HIDDEN = ("audio", "spans", "embedding")
 TALLIES = ("domain", "cluster", "voice", "selector", "rejected")
@@ -57,4 +57,4 @@ def _tally(column: pa.ChunkedArray) -> str:
 
 def _cell(value: Any) -> str:
     text = "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else "�" for c in text)
+    return visible(text).replace("\n", "�")

@@ -14,6 +14,7 @@ from salad.tts.speakable.refuse import refusal as unspeakable
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9])")
 LEAST_READ = 0.5  # letters and digits of all characters
+LONGEST_NAME = 200
 _PARAGRAPH = re.compile(r"\s*\n\s*\n\s*")
 
 
@@ -24,6 +25,11 @@ def clean(text: str) -> str:
     """
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\u00ad", "")
     return "".join(c if c == "\n" else " " if c.isspace() else c for c in text if c.isspace() or _printable(c))
+
+
+def short_name(value: object) -> str:
+    """What something outside is called (a domain, a speaker, a recording) as one short line."""
+    return "" if value is None else " ".join(clean(str(value)[: 4 * LONGEST_NAME]).split())[:LONGEST_NAME]
 
 
 def _printable(c: str) -> bool:

@@ -96,6 +96,7 @@ def _command(path: Path, batch_size: int) -> tuple[list[str], dict[str, str]]:
         )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_source(), os.environ.get("PYTHONPATH")]))}
+    environment["PYTHONSAFEPATH"] = "1"  # a file in the folder one works in must not stand in for a module of Python
     if found.get("use_cpu") or found.get("distributed_type") == "MULTI_CPU":
         environment["ACCELERATE_USE_CPU"] = "true"
     if found.get("distributed_type") == "MULTI_CPU":

@@ -18,7 +18,7 @@ from salad.artifact import artefact_files
 from salad.config import Config, Source
 from salad.errors import SaladError, told
 from salad.network import failure_of
-from salad.pipeline.clean import clean, passages, refusal
+from salad.pipeline.clean import clean, passages, refusal, short_name
 from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
 from salad.pipeline.script import measure_rates, write_script
@@ -86,7 +86,12 @@ def _passages_of(source: Source, config: Config, refused: Counter[str]) -> Itera
                 refused[reason] += 1
                 continue
             n = len(passage.split())
-            yield {"text": passage, "source": source.dataset, "domain": None if domain is None else str(domain), "n_words": n}
+            yield {
+                "text": passage,
+                "source": source.dataset,
+                "domain": None if domain is None else short_name(domain),
+                "n_words": n,
+            }
 
 
 def open_source(source: Source) -> Iterable[dict[str, Any]]:

@@ -19,12 +19,11 @@ import numpy as np
 
 from salad.audio import Wave
 from salad.config import Recordings
-from salad.pipeline.clean import clean
+from salad.pipeline.clean import clean, short_name
 from salad.pipeline.recording_sources import SLACK, Entry, Unreadable, open_entries
 from salad.pipeline.streams import files_of
 
 RATES = (4_000, 384_000)  # samples a second that speech is recorded at
-LONGEST_KEY = 200
 _TAG = re.compile(r"<[^<>]*>|&[a-z]+;|&#\d+;")
 
 
@@ -65,7 +64,7 @@ def read_recordings(source: Recordings) -> Iterator[Recording | Unusable]:
     SaladError when the source itself cannot be read: nothing there, no such column, a damaged file.
     """
     for entry in islice(open_entries(source), source.limit):
-        key, group = _inert(entry.key), _inert(entry.group)
+        key, group = short_name(entry.key), short_name(entry.group)
         text = " ".join(clean(entry.text).split()) if isinstance(entry.text, str) else ""
         try:
             if not any(map(str.isalnum, text)):
@@ -132,8 +131,3 @@ def _words(given: Any, seconds: float) -> tuple[Word, ...] | None:
 
 def _from_zero(seconds: float) -> float:
     return 0.0 if -SLACK < seconds < 0 else seconds
-
-
-def _inert(name: Any) -> str:
-    """A name from outside as one short line."""
-    return "" if name is None else " ".join(clean(str(name)).split())[:LONGEST_KEY]

@@ -95,7 +95,10 @@ def distil(
         arguments.max_steps = decisions.decay_from + recipe.decay_steps  # it may have been the last step
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    except (RuntimeError, MemoryError) as e:
+    except Exception as e:
+        if type(e).__name__ == "UnpicklingError":  # torch loads plain values only
+            advice = "delete it: training goes on from the one before, or from the start"
+            raise SaladError(f"cannot go on from {last}: something in it would run code", advice) from e
         if not is_out_of_memory(e):
             raise
         raise out_of_memory(trainer.state.global_step + 1, "outside the passes over a batch") from e
