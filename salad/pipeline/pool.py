@@ -20,6 +20,7 @@ from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
 from salad.pipeline.script import measure_rates, write_script
+from salad.pipeline.seen import Digests
 from salad.pipeline.streams import BUILDERS, files_of, guarded
 from salad.tts.base import SpeakingRate
 
@@ -31,16 +32,15 @@ def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> di
     config, prices = models.config, _Prices(models)
     refused: Counter[str] = Counter()
     writer = _Parts(out, prices)
-    seen: set[bytes] = set()
+    seen = Digests()
     similar = _NearDuplicates(config.pool.near_duplicate)
     for source in config.pool.sources:
         kept = 0
         for row in _passages_of(source, config, refused):
             digest = hashlib.blake2b(row["text"].encode(), digest_size=16).digest()
-            if digest in seen:
+            if not seen.add(digest):
                 refused["duplicate"] += 1
                 continue
-            seen.add(digest)
             if similar.known(row["text"], digest):
                 refused["near duplicate"] += 1
                 continue
@@ -65,8 +65,12 @@ def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> di
 
 
 def read_pool(folder: Path, columns: list[str] | None = None) -> pa.Table:
-    """The pool's rows in their order (the index that embeddings and clusters go by)."""
-    return pa.concat_tables([pq.read_table(p, columns=columns) for p in sorted(folder.glob("part-*.parquet"))])
+    """The pool's rows in their order (the index that embeddings and clusters go by). A few of them: `rows.take_rows`."""
+    return pa.concat_tables([pq.read_table(p, columns=columns) for p in part_files(folder)])
+
+
+def part_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
 
 
 def _passages_of(source: Source, config: Config, refused: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -46,10 +46,13 @@ class Features:
 
 def layout_features(n_words: np.ndarray, n_heard: np.ndarray) -> np.ndarray:
     """(N, 3): log of the words heard, log of the words read, words read; each of mean 0 and variance 1."""
+    x = np.empty((len(n_words), 3))
     heard, read = np.maximum(n_heard, 0).astype(np.float64), np.maximum(n_words - n_heard, 0).astype(np.float64)
-    x = np.stack([np.log1p(heard), np.log1p(read), read], axis=1)
+    x[:, 0], x[:, 1], x[:, 2] = np.log1p(heard), np.log1p(read), read
     scale = x.std(axis=0)
-    return np.asarray((x - x.mean(axis=0)) / np.where(scale > TINY, scale, 1.0))
+    x -= x.mean(axis=0)
+    x /= np.where(scale > TINY, scale, 1.0)
+    return x
 
 
 @dataclass(frozen=True)
