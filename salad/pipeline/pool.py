@@ -45,6 +45,10 @@ def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> di
                 refused["near duplicate"] += 1
                 continue
             row["id"] = digest.hex()
+            row["script"] = write_script(row, config, config.speech.voices)
+            if not row["script"].ranges:
+                refused["nothing to be heard"] += 1
+                continue
             writer.add(row)
             progress(writer.rows)
             kept += 1
@@ -150,7 +154,7 @@ class _NearDuplicates:
 
 
 class _Prices:
-    """`est_seconds` of rows: their planned spoken spans at the rates of their voices, measured on the first part."""
+    """`est_seconds` of rows: what their `script`s say at the rates of their voices, measured on the first part."""
 
     CALIBRATION_TEXTS = 64
 
@@ -160,7 +164,7 @@ class _Prices:
 
     def __call__(self, rows: list[dict[str, Any]]) -> None:
         config = self.models.config
-        scripts = [write_script(row, config, config.speech.voices) for row in rows]
+        scripts = [row.pop("script") for row in rows]
         if not self.rates:
             some = scripts[:: max(1, len(rows) // self.CALIBRATION_TEXTS)]
             self.rates = measure_rates(some, config, self.models.speakers)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from salad.config import Config, load_config
+from salad.config import Config, Interleave, load_config
 from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.models import Models
@@ -119,6 +119,16 @@ def test_the_estimate_is_that_of_the_planned_spans(base: Config, tmp_path: Path)
     chars = [len(said) for said in write_script(row, base, base.speech.voices).said]
     rate = meta["rates"]["tone"]
     assert row["est_seconds"] == pytest.approx(sum(rate["per_span"] + rate["per_char"] * n for n in chars), rel=1e-5)
+
+
+def test_a_passage_whose_plan_has_it_read_to_its_end_is_refused(base: Config, tmp_path: Path) -> None:
+    """By the paper's spans of 10 to 30 words a third of the short texts had no sound and cost nothing: no selection began."""
+    base = base.model_copy(update={"interleave": Interleave()})
+    texts = [TEXT.format(w) for w in "one two three four five six seven eight nine ten eleven twelve".split()]
+    meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, texts)})
+    assert 0 < meta["refused"]["nothing to be heard"] < len(texts)
+    assert len(rows) == len(texts) - meta["refused"]["nothing to be heard"]
+    assert all(r["n_heard"] > 0 and r["est_seconds"] > 0 for r in rows)
 
 
 def test_the_pool_is_what_a_plain_loop_over_its_texts_gives(base: Config, tmp_path: Path) -> None:
