@@ -7,6 +7,7 @@ say it stays as it is, because the student reads the original.
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ from salad.tts.speakable.refuse import refusal as unspeakable
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9])")
 LEAST_READ = 0.5  # letters and digits of all characters
 LONGEST_NAME = 200
+_ASCII_READ = (string.ascii_letters + string.digits).encode()
+_NOT_PLAIN = re.compile(r"[^ -~\n]+")
 _PARAGRAPH = re.compile(r"\s*\n\s*\n\s*")
 
 
@@ -24,7 +27,7 @@ def clean(text: str) -> str:
     Line structure is kept for `passages`, which splits at blank lines.
     """
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\u00ad", "")
-    return "".join(c if c == "\n" else " " if c.isspace() else c for c in text if c.isspace() or _printable(c))
+    return _NOT_PLAIN.sub(_cleaned, text)
 
 
 def short_name(value: object) -> str:
@@ -32,8 +35,8 @@ def short_name(value: object) -> str:
     return "" if value is None else " ".join(clean(str(value)[: 4 * LONGEST_NAME]).split())[:LONGEST_NAME]
 
 
-def _printable(c: str) -> bool:
-    return (c.isascii() and c.isprintable()) or (not c.isascii() and unicodedata.category(c)[0] != "C")
+def _cleaned(run: re.Match[str]) -> str:
+    return "".join(" " if c.isspace() else c for c in run[0] if c.isspace() or unicodedata.category(c)[0] != "C")
 
 
 def passages(text: str, min_words: int, max_words: int) -> Iterator[str]:
@@ -42,7 +45,7 @@ def passages(text: str, min_words: int, max_words: int) -> Iterator[str]:
     A sentence beyond `max_words` is cut at its clauses, at worst between words. Tails that stay too short
     are given too, so that the caller can count them.
     """
-    for paragraph in _PARAGRAPH.split(text):
+    for paragraph in _PARAGRAPH.split(text) if "\n" in text else (text,):
         held: list[str] = []
         for sentence in _SENTENCE_END.split(paragraph):
             words = sentence.split()
@@ -78,6 +81,12 @@ def refusal(passage: str, min_words: int, max_words: int) -> str | None:
         return "too short"
     if n_words > max_words:
         return "too long"
-    if sum(map(str.isalnum, passage)) < LEAST_READ * len(passage):
+    if _letters_and_digits(passage) < LEAST_READ * len(passage):
         return "mostly punctuation"
     return unspeakable(passage)
+
+
+def _letters_and_digits(text: str) -> int:
+    if text.isascii():
+        return len(text) - len(text.encode().translate(None, _ASCII_READ))
+    return sum(map(str.isalnum, text))

@@ -22,6 +22,7 @@ from salad.pipeline.clean import clean, passages, refusal, short_name
 from salad.pipeline.models import Models
 from salad.pipeline.schema import POOL
 from salad.pipeline.script import measure_rates, write_script
+from salad.pipeline.seen import Digests
 from salad.pipeline.streams import BUILDERS, files_of, guarded
 from salad.tts.base import SpeakingRate
 
@@ -33,20 +34,23 @@ def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> di
     config, prices = models.config, _Prices(models)
     refused: Counter[str] = Counter()
     writer = _Parts(out, prices)
-    seen: set[bytes] = set()
+    seen = Digests()
     similar = _NearDuplicates(config.pool.near_duplicate)
     for source in config.pool.sources:
         kept = 0
         for row in _passages_of(source, config, refused):
             digest = hashlib.blake2b(row["text"].encode(), digest_size=16).digest()
-            if digest in seen:
+            if not seen.add(digest):
                 refused["duplicate"] += 1
                 continue
-            seen.add(digest)
             if similar.known(row["text"], digest):
                 refused["near duplicate"] += 1
                 continue
             row["id"] = digest.hex()
+            row["script"] = write_script(row, config, config.speech.voices)
+            if not row["script"].ranges:
+                refused["nothing to be heard"] += 1
+                continue
             writer.add(row)
             progress(writer.rows)
             kept += 1
@@ -67,8 +71,12 @@ def build_pool(out: Path, models: Models, progress: Callable[[int], None]) -> di
 
 
 def read_pool(folder: Path, columns: list[str] | None = None) -> pa.Table:
-    """The pool's rows in their order (the index that embeddings and clusters go by)."""
-    return pa.concat_tables([pq.read_table(p, columns=columns) for p in artefact_files(folder, "part-*.parquet")])
+    """The pool's rows in their order (the index that embeddings and clusters go by). A few of them: `rows.take_rows`."""
+    return pa.concat_tables([pq.read_table(p, columns=columns) for p in part_files(folder)])
+
+
+def part_files(folder: Path) -> list[Path]:
+    return artefact_files(folder, "part-*.parquet")
 
 
 def _passages_of(source: Source, config: Config, refused: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -153,7 +161,7 @@ class _NearDuplicates:
 
 
 class _Prices:
-    """`est_seconds` of rows: their planned spoken spans at the rates of their voices, measured on the first part."""
+    """`est_seconds` of rows: what their `script`s say at the rates of their voices, measured on the first part."""
 
     CALIBRATION_TEXTS = 64
 
@@ -163,7 +171,7 @@ class _Prices:
 
     def __call__(self, rows: list[dict[str, Any]]) -> None:
         config = self.models.config
-        scripts = [write_script(row, config, config.speech.voices) for row in rows]
+        scripts = [row.pop("script") for row in rows]
         if not self.rates:
             some = scripts[:: max(1, len(rows) // self.CALIBRATION_TEXTS)]
             self.rates = measure_rates(some, config, self.models.speakers)

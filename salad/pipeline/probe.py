@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad.config import Config
@@ -22,6 +23,7 @@ from salad.pipeline.estimate import allocate, means
 from salad.pipeline.flags import OUT
 from salad.pipeline.ledger import Order
 from salad.pipeline.pool import read_pool
+from salad.pipeline.rows import among, take_rows
 from salad.pipeline.score import chosen_gamma
 from salad.pipeline.select import taken_ids
 from salad.seeds import generator
@@ -96,23 +98,24 @@ def heldout_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Pa
 
 def natural_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Path]) -> Order:
     """Random texts of `natural.domains` until `natural.seconds`: they stand in for natural speech."""
-    domains = read_pool(pool, ["domain"])["domain"].to_pylist()
-    known = sorted({d for d in domains if d})
+    facts = read_pool(pool, ["domain", "est_seconds"])
+    known = sorted(filter(None, facts["domain"].unique().to_pylist()))
     if missing := [d for d in config.natural.domains if d not in known]:
         raise SaladError(f"natural.domains: the pool has no domain '{missing[0]}'", f"it has: {', '.join(known) or 'none'}")
-    inside = np.array([d in config.natural.domains for d in domains])
+    inside = pc.is_in(facts["domain"], pa.array(config.natural.domains)).to_numpy(zero_copy_only=False)
     free = _free(config, pool, taken, "natural")
-    chosen = free[inside[free]].tolist()
-    rows = _describe(chosen, pool, load_assignment(clusters), "natural", "stands in for natural speech")
-    supply = sum(r["est_seconds"] for r in rows)
+    chosen = free[inside[free]]
+    reached = np.cumsum(facts["est_seconds"].to_numpy()[chosen], dtype=np.float64)
+    supply = float(reached[-1]) if len(reached) else 0.0
     if supply < config.natural.seconds:
         named = ", ".join(config.natural.domains)
         raise SaladError(
             f"natural.seconds is {config.natural.seconds:.0f} but the texts of {named} make {supply:.0f} s",
             "lower natural.seconds or add domains",
         )
-    enough = int(np.searchsorted(np.cumsum([r["est_seconds"] for r in rows]), NATURAL_SPARE * config.natural.seconds)) + 1
-    return Order(rows[:enough], budget=config.natural.seconds)
+    enough = int(np.searchsorted(reached, NATURAL_SPARE * config.natural.seconds)) + 1
+    rows = _describe(chosen[:enough].tolist(), pool, load_assignment(clusters), "natural", "stands in for natural speech")
+    return Order(rows, budget=config.natural.seconds)
 
 
 def text_only_rows(config: Config, pool: Path, clusters: Path, taken: Iterable[Path], n: int) -> list[dict[str, Any]]:
@@ -129,10 +132,7 @@ def free_order(config: Config, pool: Path, clusters: Path, taken: Iterable[Path]
 
 def _free(config: Config, pool: Path, taken: Iterable[Path], purpose: str) -> np.ndarray:
     """Rows of the pool that nobody has, in random order."""
-    used = taken_ids(taken)
-    ids = read_pool(pool, ["id"])["id"].to_pylist()
-    free = np.array([i for i, text_id in enumerate(ids) if text_id not in used], dtype=np.int64)
-    return generator(config.seed, purpose).permutation(free)
+    return generator(config.seed, purpose).permutation(np.flatnonzero(~among(pool, taken_ids(taken))))
 
 
 def _order(
@@ -146,10 +146,10 @@ def _order(
 
 def _describe(rows: list[int], pool: Path, assignment: np.ndarray, selector: str, reason: str) -> list[dict[str, Any]]:
     """Rows of the selection's schema for texts that no strategy chose."""
-    texts = read_pool(pool).take(pa.array(rows, pa.int64())).to_pylist()
+    texts = take_rows(pool, np.array(rows, np.int64), ["id", "text", "source", "domain", "est_seconds"]).to_pylist()
     return [
         {
-            **{c: text[c] for c in ("id", "text", "source", "domain", "est_seconds")},
+            **text,
             "cluster": int(assignment[i]),
             "rank": rank,
             "selector": selector,

@@ -35,6 +35,7 @@ from salad.pipeline.estimate import (
 from salad.pipeline.flags import OUT, cluster_cer, flag_clusters
 from salad.pipeline.models import Models
 from salad.pipeline.pool import read_pool
+from salad.pipeline.rows import rows_of
 from salad.pipeline.schema import CLUSTER_SCORES, PROBE_SCORES
 from salad.pipeline.shards import turned_down
 
@@ -84,7 +85,7 @@ def build_scores(
     allowed = ~np.isin(flag, OUT)
     trusted = usable.filter(allowed[usable["cluster"].to_numpy()])
     trusted = trusted if trusted.num_rows else usable
-    rows = pc.index_in(trusted["id"], read_pool(pool, ["id"])["id"]).to_numpy()
+    rows = rows_of(pool, trusted["id"])
     signal = signal_of(trusted, config.score.signal)
     found, predicted, fitted = surrogate.estimate(texts, rows, signal, config.score.estimate, config.cluster.k, config.seed)
     content = surrogate.at_average_layout(fitted, texts, predicted[:, 0])

@@ -20,6 +20,7 @@ from salad.pipeline.embed import load_embeddings
 from salad.pipeline.estimate import log_change, signal_of
 from salad.pipeline.ledger import Order
 from salad.pipeline.pool import read_pool
+from salad.pipeline.rows import PoolIds, among, take_rows
 from salad.pipeline.schema import SELECTION
 from salad.pipeline.shards import turned_down
 from salad.seeds import generator
@@ -62,12 +63,11 @@ def build_selection(out: Path, config: Config, round_: int, inputs: Inputs, prog
             f"selector '{selector.name}' chose nothing within {budget.seconds:.0f} s",
             "raise select.budget above the shortest text",
         )
-    texts = read_pool(inputs.pool)
     rng = generator(config.seed, "reserve", round_, selector.name)
     reserve = reserve_for(chosen, view, rng, config.select.near, config.select.repeats)
     n = len(chosen.indices)
-    pq.write_table(_rows(chosen, view, texts, selector.name, round_, 0), out / "selection.parquet", compression="zstd")
-    pq.write_table(_rows(reserve, view, texts, selector.name, round_, n), out / "reserve.parquet", compression="zstd")
+    pq.write_table(_rows(chosen, view, inputs.pool, selector.name, round_, 0), out / "selection.parquet", compression="zstd")
+    pq.write_table(_rows(reserve, view, inputs.pool, selector.name, round_, n), out / "reserve.parquet", compression="zstd")
     progress(n)
     return {
         "selector": selector.name,
@@ -96,16 +96,10 @@ def pool_view(inputs: Inputs, config: Config) -> PoolView:
     Taken is what was spoken or tried, and what is near a text that measures (`select.near`): a probe, a held-out text, or one
     of the user's test sets.
     """
-    texts = read_pool(inputs.pool, ["id", "est_seconds"])
     vectors = load_embeddings(inputs.embeddings)
     table = pq.read_table(inputs.scores[-1] / "clusters.parquet")
     predicted = np.load(inputs.scores[-1] / "predicted.npy", mmap_mode="r", allow_pickle=False)
-
-    def among(folders: list[Path]) -> np.ndarray:
-        ids = pa.array(sorted(taken_ids(folders)), pa.string())
-        return np.asarray(pc.is_in(texts["id"], ids).to_numpy(zero_copy_only=False))
-
-    aside, trained = among(inputs.aside), among(inputs.trained)
+    aside, trained = (among(inputs.pool, taken_ids(folders)) for folders in (inputs.aside, inputs.trained))
     taken = aside | trained
     if near := config.select.near:
         tests = [np.asarray(vectors[np.flatnonzero(aside)])]
@@ -113,13 +107,13 @@ def pool_view(inputs: Inputs, config: Config) -> PoolView:
             tests.append(np.asarray(load_embeddings(inputs.evaluation)))
         taken |= near_any(vectors, np.concatenate(tests), near)
     return PoolView(
-        ids=texts["id"].to_numpy(zero_copy_only=False),
+        ids=PoolIds(inputs.pool, len(vectors)),
         embeddings=vectors,
         cluster=load_assignment(inputs.clusters),
         predicted_divergence=predicted[:, 0],
         predicted_se=predicted[:, 1],
         content_divergence=predicted[:, 2],
-        est_seconds=texts["est_seconds"].to_numpy(),
+        est_seconds=read_pool(inputs.pool, ["est_seconds"])["est_seconds"].to_numpy(),
         taken=taken,
         trained=trained,
         clusters=ClusterTable(
@@ -177,8 +171,8 @@ def reserve_for(
     return Selection(indices, np.full(len(indices), np.nan), reasons)
 
 
-def _rows(chosen: Selection, view: PoolView, texts: pa.Table, selector: str, round_: int, first_rank: int) -> pa.Table:
-    picked = texts.take(pa.array(chosen.indices))
+def _rows(chosen: Selection, view: PoolView, pool: Path, selector: str, round_: int, first_rank: int) -> pa.Table:
+    picked = take_rows(pool, chosen.indices, ["id", "text", "source", "domain", "est_seconds"])
     n = len(chosen.indices)
     columns = {
         **{c: picked[c] for c in ("id", "text", "source", "domain")},

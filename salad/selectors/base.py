@@ -27,6 +27,20 @@ SELECTORS = {
 }
 
 
+BLOCK = 65_536  # ids in memory at once
+
+
+class Ids(Protocol):
+    """What (N,) ids can do: an array of str, or what looks like one to those who index it and reads them when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Any:
+        """A str for an integer, an array of str for a slice, a mask (N,) or an array of rows."""
+
+    def tolist(self) -> list[str]: ...
+
+
 @dataclass(frozen=True)
 class ClusterTable:
     """One entry a cluster, each (K,)."""
@@ -51,7 +65,7 @@ class PastRound:
 class PoolView:
     """The pool as a selector sees it: N texts, row i being the same text everywhere."""
 
-    ids: np.ndarray  # (N,) str
+    ids: Ids  # (N,) str
     embeddings: np.ndarray  # (N, d) float16, unit length, memory-mapped: read rows, do not copy it whole
     cluster: np.ndarray  # (N,) int32
     predicted_divergence: np.ndarray  # (N,) nats
@@ -74,7 +88,9 @@ class PoolView:
         """(N,) uint64, a hash of each id."""
         import xxhash
 
-        return np.fromiter((xxhash.xxh3_64_intdigest(i.encode()) for i in self.ids.tolist()), np.uint64, len(self.ids))
+        n = len(self.ids)
+        blocks = (self.ids[i : i + BLOCK] for i in range(0, n, BLOCK))
+        return np.fromiter((xxhash.xxh3_64_intdigest(i.encode()) for ids in blocks for i in ids.tolist()), np.uint64, n)
 
     def uniform(self, rng: np.random.Generator) -> np.ndarray:
         """(N,) numbers in (0, 1), one a text: of its id and one draw of `rng`, so the pool's order does not matter.

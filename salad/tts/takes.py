@@ -65,6 +65,8 @@ class Take:
 
 def pick_voice(voices: Sequence[Voice], seed: int, text_id: str) -> Voice:
     """The voice that speaks a text: each with the odds of its weight, by seed and id alone."""
+    if len(voices) == 1:
+        return voices[0]
     ends = list(accumulate(v.weight for v in voices))
     at = derive(seed, "voice", text_id) / 2**63 * ends[-1]
     return next((v for v, end in zip(voices, ends, strict=True) if at < end), voices[-1])

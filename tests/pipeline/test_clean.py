@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.pipeline.clean import clean, passages, refusal
+from salad.pipeline.clean import _letters_and_digits, clean, passages, refusal
 
 
 @given(st.text(max_size=300))
@@ -16,6 +16,19 @@ def test_clean_is_nfc_and_free_of_control_characters(text: str) -> None:
     cleaned = clean(text)
     assert all(unicodedata.category(c)[0] != "C" for c in cleaned if c != "\n")
     assert clean(cleaned) == cleaned
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.characters(max_codepoint=0x100)), max_size=300))
+def test_clean_goes_by_character(text: str) -> None:
+    text = text.replace("\ud800", "")
+    plain = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\u00ad", "")
+    kept = (c for c in plain if c.isspace() or unicodedata.category(c)[0] != "C")
+    assert clean(text) == "".join(c if c == "\n" else " " if c.isspace() else c for c in kept)
+
+
+@given(st.text(alphabet="aZ09 .,-é²אً_", max_size=60))
+def test_what_is_mostly_letters_and_digits_is_counted_alike_in_any_script(text: str) -> None:
+    assert _letters_and_digits(text) == sum(map(str.isalnum, text))
 
 
 def test_clean_by_example() -> None:

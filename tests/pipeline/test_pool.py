@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from salad.config import Config, load_config
+from salad.config import Config, Interleave, load_config
 from salad.errors import SaladError
+from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.models import Models
 from salad.pipeline.pool import build_pool, read_pool
 from salad.pipeline.script import write_script
@@ -115,3 +119,56 @@ def test_the_estimate_is_that_of_the_planned_spans(base: Config, tmp_path: Path)
     chars = [len(said) for said in write_script(row, base, base.speech.voices).said]
     rate = meta["rates"]["tone"]
     assert row["est_seconds"] == pytest.approx(sum(rate["per_span"] + rate["per_char"] * n for n in chars), rel=1e-5)
+
+
+def test_a_passage_whose_plan_has_it_read_to_its_end_is_refused(base: Config, tmp_path: Path) -> None:
+    """By the paper's spans of 10 to 30 words a third of the short texts had no sound and cost nothing: no selection began."""
+    base = base.model_copy(update={"interleave": Interleave()})
+    texts = [TEXT.format(w) for w in "one two three four five six seven eight nine ten eleven twelve".split()]
+    meta, rows = build(base, tmp_path, {"dataset": write(tmp_path, texts)})
+    assert 0 < meta["refused"]["nothing to be heard"] < len(texts)
+    assert len(rows) == len(texts) - meta["refused"]["nothing to be heard"]
+    assert all(r["n_heard"] > 0 and r["est_seconds"] > 0 for r in rows)
+
+
+def test_the_pool_is_what_a_plain_loop_over_its_texts_gives(base: Config, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = 'stir the warm soup, www.example.com 42 3.5% café Dr. be ad\tfa\u200b naïve (see {x}) "No!" it\'s - שלום'.split(" ")
+    drawn = [" ".join(rng.choice(words, rng.integers(1, 90), p=_plainly(len(words)))) for _ in range(600)]
+    texts = [t.replace(" see", ".\n\nSee").replace(" it's", ". It's") for t in drawn] + drawn[:50]
+    source = write(tmp_path, texts)
+    meta, rows = build(base, tmp_path, {"dataset": source, "domain": "soup"})
+
+    low, high, rate = base.pool.min_words, base.pool.max_words, meta["rates"]["tone"]
+    expected, seen, refused = [], set(), Counter()
+    for passage in (p for t in texts for p in passages(clean(t), low, high)):
+        reason = refusal(passage, low, high) or ("duplicate" if passage in seen else None)
+        if reason:
+            refused[reason] += 1
+            continue
+        seen.add(passage)
+        text_id = hashlib.blake2b(passage.encode(), digest_size=16).hexdigest()
+        script = write_script({"id": text_id, "text": passage}, base, base.speech.voices)
+        seconds = sum(max(rate["per_span"] + rate["per_char"] * len(said), 0.1) for said in script.said)
+        heard = sum(len(passage[a:b].split()) for a, b in script.ranges)
+        facts = (
+            text_id,
+            passage,
+            tmp_path.joinpath("in.jsonl").as_posix(),
+            "soup",
+            len(passage.split()),
+            heard,
+            np.float32(seconds),
+        )
+        expected.append(facts)
+    assert [tuple(row.values()) for row in rows] == expected
+    assert meta["refused"] == refused
+    assert {"other script", "code", "too short", "duplicate"} <= set(refused)
+    assert len(rows) > 300
+
+
+def _plainly(n: int) -> np.ndarray:
+    """Odds of words: the first four in most places."""
+    odds = np.full(n, 0.08 / (n - 4))
+    odds[:4] = 0.92 / 4
+    return odds

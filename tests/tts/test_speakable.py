@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salad.errors import SaladError
-from salad.tts.speakable import Spoken, is_plain, numbers, speakable
+from salad.tts.speakable import Spoken, is_plain, numbers, refuse, speakable
 from salad.tts.speakable.refuse import REASONS
 
 CASES = [
@@ -183,3 +183,21 @@ def test_time_grows_with_length_and_no_faster(unit: str) -> None:
 
     speakable("warm 1")
     assert min(seconds(4000), seconds(4000)) < 1.0
+
+
+PIECES = ["be", "ad", "fa", "word", "Some", "www.", "abc.", "%", "0", "é", "a" * 31, "...", "---", "'", "_", "@"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from([*PIECES, *" " * 8, *"-:.,!"]), max_size=40).map("".join))
+def test_plain_text_is_refused_no_more_and_no_less_for_being_looked_at_briefly(text: str) -> None:
+    brief = refuse.refusal(text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(refuse, "ONLY_WORDS", re.compile(r"(?!)"))
+        patched.setattr(refuse, "_MAY_BE_BYTES", re.compile(""))
+        assert refuse.refusal(text) == brief
+
+
+def test_words_that_may_be_bytes_are_looked_at_closely() -> None:
+    assert refuse.refusal("be ad be ad be ad fa") == "encoded data"
+    assert refuse.refusal("see www." + "abc." * 20) == "address"

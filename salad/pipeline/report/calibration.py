@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salad.pipeline import summary
 from salad.pipeline.estimate import signal_of
-from salad.pipeline.pool import read_pool
 from salad.pipeline.report.figures import BLUE, GREY, SYMBOLS, Figure, plain_layout
+from salad.pipeline.rows import rows_of
 from salad.pipeline.surrogate import FLOOR, TINY
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def _pairs(run: Run, signal: str) -> tuple[np.ndarray, np.ndarray]:
     """(n,) twice, in nats: expected and measured signal of the held-out texts that have one."""
     expected = np.load(run.store.path(SCORES) / "predicted.npy", mmap_mode="r", allow_pickle=False)[:, 0]
     heldout = pq.read_table(run.store.path(METRICS) / "heldout.parquet")
-    rows = pc.index_in(heldout["id"], read_pool(run.store.path("pool"), ["id"])["id"]).to_numpy()
+    rows = rows_of(run.store.path("pool"), heldout["id"])
     measured = signal_of(heldout, signal)
     finite = np.isfinite(measured)
     return np.asarray(expected[rows[finite]], np.float64), measured[finite]

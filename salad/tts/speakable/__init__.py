@@ -15,11 +15,10 @@ import unicodedata
 from dataclasses import dataclass
 
 from salad.tts.speakable import address, markup, numbers, roman, words
-from salad.tts.speakable.refuse import refusal
+from salad.tts.speakable.refuse import ONLY_WORDS, refusal
 
 _LETTERS = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _MOST_ROUNDS = 5  # of reading what a reading brought to light, such as "&amp;lt;"
-_ONLY_WORDS = re.compile(r"[ .,;:!?'-]*+(?:[A-Za-z]{1,30}+(?![A-Za-z])[ .,;:!?'-]*+)++")
 # A short form, an ellipsis, a double dash, a name such as "example.com", a Roman numeral: plain letters, yet not said as written.
 _READ_ANOTHER_WAY = re.compile(
     rf"[.IVXLC-](?:(?<=-)-|(?<=\.)(?:\.|[A-Za-z]{{2}}|{words.ENDS_SHORT_FORM})|(?<=[IVXLC]){roman.REST})"
@@ -58,7 +57,7 @@ def speakable(text: str) -> Spoken:
 
 def is_plain(text: str) -> bool:
     """Nothing but ASCII words of at most 30 letters and plain punctuation, all said as they are written."""
-    return _ONLY_WORDS.fullmatch(text) is not None and _READ_ANOTHER_WAY.search(text) is None
+    return ONLY_WORDS.fullmatch(text) is not None and _READ_ANOTHER_WAY.search(text) is None
 
 
 def _read(text: str) -> str:

@@ -16,6 +16,7 @@ REASONS = (
     "mostly symbols", "address", "table", "formula", "code",
 )  # fmt: skip
 
+ONLY_WORDS = re.compile(r"[ .,;:!?'-]*+(?:[A-Za-z]{1,30}+(?![A-Za-z])[ .,;:!?'-]*+)++")  # of at most LONGEST_WORD letters
 _MAY_BE_ADDRESS = re.compile(r"://|www\.|@")
 _ADDRESS = re.compile(r"(?:\w{2,8}://|www\.|[\w.+-]+@[\w-]+\.)\S+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffd\ue000-\uf8ff]")
@@ -28,6 +29,7 @@ _ENCODED = re.compile(
     r"|\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,}\b|\b(?=[0-9A-F]*[A-F])(?=[0-9A-F]*\d)[0-9A-F]{8,}\b"  # a hash
     r"|\b0x[0-9A-Fa-f]{3,}\b"
 )
+_MAY_BE_BYTES = re.compile(r"[\\%]|[ :-][0-9A-Fa-f]{2}[ :-]")
 _BYTES = re.compile(r"(?:[\\%]x?[0-9A-Fa-f]{2}){3}|(?:\b[0-9A-Fa-f]{2}[ :-]){6}[0-9A-Fa-f]{2}\b")
 _LONG_NUMBER = re.compile(rf"\d{{{MOST_DIGITS + 1}}}")
 _NUMBER_WORD = re.compile(r"(?<!\S)[^\s\d]*\d\S*")
@@ -50,6 +52,8 @@ _MOST_OPERATORS, _MOST_CODE, _MOST_PIPES, _FEW_NUMBERS = 3, 1, 2, 3  # so many a
 
 def refusal(text: str) -> str | None:
     """The first of `REASONS` that holds, or None."""
+    if ONLY_WORDS.fullmatch(text) and not _MAY_BE_ADDRESS.search(text) and not _MAY_BE_BYTES.search(text):
+        return None  # as most texts, a tenth of the time
     if _CONTROL.search(text):
         return "control characters"
     if not text.isascii() and (_NOT_LATIN.search(text) or _GREEK_WORD.search(text) or _OTHER_DIGIT.search(text)):
@@ -64,7 +68,7 @@ def refusal(text: str) -> str | None:
     if _LONG_WORD.search(text):
         return "overlong word"
     numbers = _NUMBER_WORD.findall(text)
-    if any(map(_ENCODED.search, numbers)) or _BYTES.search(text):
+    if any(map(_ENCODED.search, numbers)) or (_MAY_BE_BYTES.search(text) and _BYTES.search(text)):
         return "encoded data"
     if len(numbers) > _FEW_NUMBERS and sum(map(_bare, numbers)) > MOST_NUMBERS * len(text.split()):
         return "mostly numbers"
