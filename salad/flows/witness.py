@@ -1,8 +1,8 @@
 """Tells Prefect that a flow run's process is gone where nobody else does: `python -m salad.flows.witness FLOW_RUN`.
 
-`prefect worker` kills its flow runs at Ctrl+C without a word, and a runner that is killed can say nothing: such a flow run would
-be said to run for ever. The witness has a session of its own and sleeps on its standard input, whose other end that process
-holds.
+`prefect worker` kills its flow runs at Ctrl+C without a word, and a runner that is killed can say nothing: such a flow run
+would be said to run for ever. The witness has a session of its own, and sleeps on its standard input, whose other end that
+process holds.
 """
 
 from __future__ import annotations

@@ -3,100 +3,37 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import sys
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import LogFilter
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from salad.config import load_config
-from salad.errors import SaladError
+from salad.errors import NetworkError, SaladError
 from salad.flows.salad_round import salad_round
+from salad.flows.stage import run_stage
 from salad.pipeline.stages import Run
 from salad.pipeline.store import Store
+from tests.servers import Env, prefect, salad_serve
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-Env = dict[str, str]
-
-
-@contextmanager
-def started(command: list[str], env: Env, log: Path) -> Iterator[None]:
-    """A process and all its children, ended with the block."""
-    with log.open("w") as out:
-        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        yield
-    finally:
-        for sign in (signal.SIGINT, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, sign)
-                process.wait(20)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-
-
-def wait_for(what: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + 90
-    while not what():
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.5)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
-    """The environment of a user who did `prefect server start` and `export PREFECT_API_URL=...`."""
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    env |= {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    log = home / "server.log"
-    with started(["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], env, log):
-        with SyncPrefectClient(api=url) as client:
-            wait_for(lambda: client.api_healthcheck() is None, log)
-        yield env
 
 
 @pytest.fixture(scope="module")
 def served(server: Env, example_plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
-    """… and `salad serve`, where the example plug-in is installed."""
-    server = {**server, "PYTHONPATH": str(example_plugin)}
-    log = tmp_path_factory.mktemp("serve") / "serve.log"
-    with SyncPrefectClient(api=server["PREFECT_API_URL"]) as client, started(["salad", "serve"], server, log):
-
-        def is_there() -> bool:
-            try:
-                return client.read_deployment_by_name("salad-round/salad-round") is not None
-            except ObjectNotFound:
-                return False
-
-        wait_for(is_there, log)
+    """`salad serve`, where the example plug-in is installed."""
+    paths = [str(example_plugin), *filter(None, [os.environ.get("PYTHONPATH")])]
+    server = {**server, "PYTHONPATH": os.pathsep.join(paths)}
+    with salad_serve(server, tmp_path_factory.mktemp("serve") / "serve.log"):
         yield server
-
-
-def prefect(command: str, env: Env) -> subprocess.CompletedProcess[str]:
-    words = ["prefect", *command.split()]
-    return subprocess.run(words, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
 
 
 def shown_of(env: Env, config: Path) -> tuple[FlowRun, list[Artifact], list[TaskRun]]:
@@ -125,7 +62,8 @@ def test_the_literal_command_runs_a_round(served: Env, fake_config_path: Path) -
     assert flow_run.state is not None
     assert flow_run.state.is_completed()
     store = Store(load_config(fake_config_path).run_dir)
-    stages = {t.name for t in tasks}
+    assert all(t.name.startswith("fake · ") for t in tasks)
+    stages = {t.name.removeprefix("fake · ") for t in tasks}
     assert store.valid("round-000/metrics") is not None
     assert {"pool", "round-000/scores", "round-000/checkpoint", "round-000/metrics"} <= stages
     assert not any(name.startswith("round-001") for name in stages)
@@ -145,11 +83,38 @@ def test_the_literal_command_runs_a_round(served: Env, fake_config_path: Path) -
     assert {a.type for a in artifacts} == {"table", "markdown"}
 
 
-def test_a_plugin_chooses_when_a_parameter_names_it(served: Env, fake_config_path: Path) -> None:
-    done = prefect(f"deployment run salad-round --param config={fake_config_path} --param selector=novel --watch", served)
+def test_a_whole_run_until_it_is_enough_with_a_plugin_that_a_parameter_names(served: Env, fake_config_path: Path) -> None:
+    first = prefect(f"deployment run salad-stage-one --param config={fake_config_path} --watch", served)
+    assert first.returncode == 0, first.stdout
+    run, _, tasks = shown_of(served, fake_config_path)
+    names = {t.name for t in tasks}
+    assert "fake · stage-one/metrics" in names
+    assert not any("probe-1" in name or "round-" in name for name in names)
+    assert run.state
+    assert str(run.state.message).startswith("run fake, Stage I; the report is")
+    # Tasks get the whole configuration, as JSON: the server keeps a flow run's parameters, and of a task's only the names.
+    rows = stored(served)
+    assert str(fake_config_path) in rows
+    assert "runs_dir" not in rows
+
+    given = "--param plateau=false --param max_rounds=5 --param total_budget=200 --param selector=novel"
+    done = prefect(f"deployment run salad --param config={fake_config_path} --param name=novel {given} --watch", served)
     assert done.returncode == 0, done.stdout
-    folder = Store(load_config(fake_config_path).run_dir).path("round-000/selection")
-    assert set(pq.read_table(folder / "selection.parquet")["selector"].to_pylist()) == {"novel"}
+    run, _, _ = shown_of(served, fake_config_path)
+    assert run.state
+    assert "stopped after round 1: budget: " in str(run.state.message)
+    store = Store(load_config(fake_config_path, {"name": "novel"}).run_dir)
+    assert store.config().rounds == 2
+    assert store.valid("control/metrics")
+    assert store.valid("report")
+    assert set(pq.read_table(store.path("round-001/selection") / "selection.parquet")["selector"].to_pylist()) == {"novel"}
+
+
+def stored(env: Env) -> str:
+    """Everything that the server's database holds."""
+    database = sqlite3.connect(f"file:{env['PREFECT_HOME']}/prefect.db?mode=ro", uri=True)
+    tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+    return "\n".join(str(row) for table in tables for row in database.execute(f'select * from "{table}"'))
 
 
 def test_what_goes_wrong_in_a_stage_ends_the_flow_run_in_one_line(
@@ -164,4 +129,34 @@ def test_what_goes_wrong_in_a_stage_ends_the_flow_run_in_one_line(
     assert state.is_failed()
     assert state.message == "the disk is full: free some space"
     _, _, tasks = shown_of(server, fake_config_path)
-    assert [(t.name, t.state_name) for t in tasks] == [("pool", "Failed")]
+    assert [(t.name, t.state_name) for t in tasks] == [("fake · pool", "Failed")]
+
+
+def test_what_the_network_failed_is_tried_again_and_said(
+    server: Env, fake_config_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, failures = Run.execute, [NetworkError("the hub is silent"), NetworkError("the hub is silent")]
+
+    def fails_twice(*args: object) -> object:
+        if failures:
+            raise failures.pop()
+        return execute(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Run, "execute", fails_twice)
+    monkeypatch.setattr(run_stage, "retry_delay_seconds", [0.1, 0.2, 0.3])
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}):
+        state = salad_round(config=str(fake_config_path), name="again", return_state=True)
+    assert state.is_completed(), state.message
+    with SyncPrefectClient(api=server["PREFECT_API_URL"]) as client:
+        flow_run = max((r for r in client.read_flow_runs() if r.parameters.get("name") == "again"), key=created)
+        for _ in range(40):  # states of task runs, and logs, reach the database a moment later
+            pool = next(t for t in client.read_task_runs() if t.flow_run_id == flow_run.id and t.name == "again · pool")
+            logs = client.read_logs(LogFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}}))
+            if pool.run_count == 3 and any("[again · pool] built" in log.message for log in logs):
+                break
+            time.sleep(0.5)
+        states = [s.name for s in client.read_task_run_states(pool.id)]
+    assert pool.run_count == 3
+    assert states.count("AwaitingRetry") == 2
+    assert sum("the hub is silent" in log.message and "Retry" in log.message for log in logs) == 2
+    assert any(log.message.startswith("[again · round-000/speech] built in") for log in logs)

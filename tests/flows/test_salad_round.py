@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.flows import load_flow_from_entrypoint
+from prefect.states import Completed, Failed
 
-from salad.flows import salad_round as module
-from salad.flows.salad_round import run_of, run_stage, salad_round
+from salad.errors import NetworkError, SaladError
+from salad.flows import stage as module
+from salad.flows.salad_round import salad_round
+from salad.flows.salad_run import salad
+from salad.flows.salad_stage_one import salad_stage_one
+from salad.flows.stage import own_log, run_of, run_stage
+from salad.pipeline.patience import DELAYS
 from salad.pipeline.stages import open_run
 
 
@@ -32,8 +41,28 @@ def test_parameters_are_those_documented() -> None:
     assert parameters["round"]["minimum"] == 0
 
 
+def test_parameters_of_the_others_are_documented() -> None:
+    for flow in (salad, salad_stage_one):
+        parameters = flow.parameters.properties
+        assert all(p["description"] for p in parameters.values())
+        assert parameters["config"]["default"] == "configs/demo.yaml"
+    parameters = salad.parameters.properties
+    assert (parameters["max_rounds"]["default"], parameters["max_rounds"]["minimum"]) == (10, 1)
+    assert (parameters["plateau"]["type"], parameters["least_fall"]["minimum"]) == ("boolean", 0)
+
+
+def test_deployments_are_the_flows_that_prefect_yaml_names() -> None:
+    named = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
+    found = {d["name"]: load_flow_from_entrypoint(d["entrypoint"]) for d in named}
+    assert {name: flow.name for name, flow in found.items()} == {f.name: f.name for f in (salad_round, salad, salad_stage_one)}
+
+
+def test_a_stage_is_tried_as_often_as_on_the_command_line() -> None:
+    assert (run_stage.retries, run_stage.retry_delay_seconds) == (len(DELAYS), list(DELAYS))
+
+
 def test_prefect_keeps_no_second_record_of_what_is_done() -> None:
-    assert salad_round.persist_result is False
+    assert all(flow.persist_result is False for flow in (salad_round, salad, salad_stage_one))
     assert run_stage.persist_result is False
     assert run_stage.cache_policy is NO_CACHE
 
@@ -59,7 +88,8 @@ def test_one_task_a_stage_given_strings_alone(fake_config_path: Path, given: lis
     run = open_run(fake_config_path, {}, at_least=round_ + 1)
     assert state.is_completed()
     assert [stage for _, _, stage in given] == [s.name for s in run.round_stages(round_)]
-    assert all(type(x) in (str, int) for call in given for x in call)
+    assert {name for _, name, _ in given} == {"fake"}
+    assert all(type(x) is str for call in given for x in call)
     assert run.store.config() == run.config
 
 
@@ -72,6 +102,43 @@ def test_overrides_reach_the_run(fake_config_path: Path, given: list[tuple[Any, 
 def test_models_are_loaded_once_a_process(fake_config_path: Path) -> None:
     text = open_run(fake_config_path, {}).config.model_dump_json()
     assert run_of(text) is run_of(text)
+    more = open_run(fake_config_path, {"rounds": 7}).config.model_dump_json()
+    assert run_of(more).models is run_of(text).models
+
+
+def test_what_salad_logs_in_a_stage_goes_to_prefect_with_run_and_stage(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = logging.getLogger("theirs")
+    monkeypatch.setattr(module, "get_run_logger", lambda: theirs)
+    ours = logging.getLogger("salad.pipeline.somewhere")
+    before = (logging.getLogger("salad").level, logging.getLogger("salad").propagate)
+    with caplog.at_level(logging.INFO), own_log("[demo · round-000/speech]"):
+        ours.info("%d of %d", 1, 2)
+        thread = threading.Thread(target=ours.warning, args=("from a thread",))
+        thread.start()
+        thread.join()
+    assert caplog.record_tuples == [
+        ("theirs", logging.INFO, "[demo · round-000/speech] 1 of 2"),
+        ("theirs", logging.WARNING, "[demo · round-000/speech] from a thread"),
+    ]
+    assert (logging.getLogger("salad").level, logging.getLogger("salad").propagate) == before
+    assert logging.getLogger("salad").handlers == []
+
+
+@pytest.mark.parametrize("error", [SaladError("the disk is full"), NetworkError("no answer")])
+def test_a_stage_that_fails_ends_the_flow_in_one_line(
+    fake_config_path: Path, error: SaladError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_stage(*_: str) -> State[Any]:
+        if isinstance(error, NetworkError):
+            raise error  # its tries are over
+        return Failed(message=str(error))
+
+    monkeypatch.setattr(module, "run_stage", run_stage)
+    state = salad_round.fn(config=str(fake_config_path))
+    assert state.is_failed()
+    assert state.message == str(error)
 
 
 def test_a_mistake_of_the_user_fails_in_one_line(tmp_path: Path) -> None:

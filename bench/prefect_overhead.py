@@ -1,0 +1,136 @@
+"""Prefect's share of a round: the same round by `salad round` and by `prefect deployment run salad-round --watch`, in turn.
+
+Everything before the round is built once; each repetition has a copy of that run's folder. What counts is what lies beside the
+stages (their own seconds are in their manifests, the report's too): the flow run's, less what `salad round` pays for imports and
+for checking finished stages. The seconds before a flow run begins (the command's start, until `salad serve` sees it, a process)
+are shown beside it. Status 1 where Prefect's own share of the flow run is above the limit.
+
+    python bench/prefect_overhead.py                      # tests/real_small.yaml, a round of about 20 s
+    python bench/prefect_overhead.py configs/demo.yaml    # the demo's round, 64-71 s; builds the demo's Stage I first
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+LIMIT = 0.05
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default=str(ROOT / "tests/real_small.yaml"))
+    parser.add_argument("--repeats", type=int, default=2)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Path(folder), Path(args.config), args.repeats)
+    return show(rows)
+
+
+def measure(folder: Path, config: Path, repeats: int) -> list[dict[str, float]]:
+    """A row a repetition, all in seconds."""
+    from tests.servers import prefect_server, salad_serve, server_env
+
+    (folder / "home").mkdir()
+    env = server_env(folder / "home")
+    base = written(folder, config, "base")
+    timed(["salad", "round", str(base), "0"], env)
+    run = folder / "base" / yaml.safe_load(base.read_text())["name"]
+    for made in ("round-000", "prepared/round-000", "report"):
+        shutil.rmtree(run / made, ignore_errors=True)
+    rows = []
+    with prefect_server(env), salad_serve(env, folder / "serve.log"):
+        for i in range(repeats):
+            places = {}
+            for way in ("command", "flow"):
+                places[way] = written(folder, config, f"{way}-{i}")
+                shutil.copytree(run, folder / f"{way}-{i}" / run.name)
+            command = timed(["salad", "round", str(places["command"]), "0"], env)
+            watched = timed(
+                ["prefect", "deployment", "run", "salad-round", "--param", f"config={places['flow']}", "--watch"], env
+            )
+            by_command, by_flow = (stages(folder / f"{way}-{i}" / run.name) for way in ("command", "flow"))
+            rows.append(
+                {
+                    "watched": watched,
+                    "flow": flow_seconds(env, places["flow"]),
+                    "stages": by_flow,
+                    "beside command": command - by_command,
+                }
+            )
+    return rows
+
+
+def written(folder: Path, config: Path, name: str) -> Path:
+    """The configuration with runs below `folder/name`."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "runs_dir": str(folder / name)}))
+    return path
+
+
+def timed(command: list[str], env: dict[str, str]) -> float:
+    start = time.perf_counter()
+    done = subprocess.run(command, env=env | {"PYTHONPATH": python_path()}, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.perf_counter() - start
+
+
+def python_path() -> str:
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def stages(run: Path) -> float:
+    """Seconds of the round's stages and, where it was written, of the report."""
+    made = [
+        *run.glob("round-000/*/_manifest.json"),
+        *run.glob("prepared/round-000/_manifest.json"),
+        *run.glob("report/_manifest.json"),
+    ]
+    return float(sum(json.loads(p.read_text())["seconds"] for p in made))
+
+
+def flow_seconds(env: dict[str, str], config: Path) -> float:
+    """From Running to Completed."""
+    from prefect.client.orchestration import SyncPrefectClient
+
+    with SyncPrefectClient(api=env["PREFECT_API_URL"]) as client:
+        found = next(r for r in client.read_flow_runs() if r.parameters.get("config") == str(config))
+    assert found.start_time
+    assert found.end_time
+    return (found.end_time - found.start_time).total_seconds()
+
+
+def show(rows: list[dict[str, float]]) -> int:
+    from salad.console import print_table
+
+    table: list[list[Any]] = []
+    shares = []
+    for i, row in enumerate(rows):
+        beside = row["flow"] - row["stages"]
+        own = beside - row["beside command"]
+        shares.append(own / row["flow"])
+        before = row["watched"] - row["flow"]
+        seconds = [row["flow"], row["stages"], beside, row["beside command"], own]
+        table.append([str(i), *(f"{s:.1f}" for s in seconds), f"{shares[-1]:.1%}", f"{before:.1f}"])
+    columns = ["", "flow run s", "stages s", "beside them s", "`salad round` s", "Prefect's own s", "share", "before and after s"]
+    print_table("A round through Prefect", columns, table)
+    print(f"Prefect's own share: {mean(shares):.1%} of the flow run; at most {LIMIT:.0%} is allowed")
+    return int(mean(shares) > LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
