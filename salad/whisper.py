@@ -17,6 +17,7 @@ import torch
 from salad import assets
 from salad.audio import Wave
 from salad.errors import SaladError
+from salad.threads import Each
 
 RATE = 16_000
 HOP = 320  # samples a state: 50 states a second
@@ -48,20 +49,25 @@ class ShortWhisper:
                     states[at] = state[: -(-len(waves[at]) // HOP)].clone()
         return states
 
-    @torch.inference_mode()
-    def transcribe(self, waves: list[Wave], batch_size: int = 16) -> list[str]:
-        """Greedy transcripts of 16 kHz waves, in the order given; the empty string for an empty wave."""
+    def transcribe(self, waves: list[Wave], batch_size: int = 16, each: Each = map) -> list[str]:
+        """Greedy transcripts of 16 kHz waves, in the order given; the empty string for an empty wave.
+
+        each: as `map`; it may hear the batches side by side.
+        """
         texts = [""] * len(waves)
-        looped: list[int] = []
+        self._tokenizer()
+        batches = []
         for seconds, members in self._buckets(waves, extra=1).items():
             members = [j for j in members if len(waves[j])]
-            for i in range(0, len(members), batch_size):
-                looped += self._transcribe_batch(members[i : i + batch_size], waves, seconds, texts)
+            batches += [(members[i : i + batch_size], seconds) for i in range(0, len(members), batch_size)]
+        heard = each(lambda batch: self._transcribe_batch(batch[0], waves, batch[1], texts), batches)
+        looped = [j for members in heard for j in members]
         # The few that still repeat themselves are heard once more in the full window.
         for i in range(0, len(looped), batch_size):
             self._transcribe_batch(looped[i : i + batch_size], waves, WINDOW * HOP // RATE, texts)
         return texts
 
+    @torch.inference_mode()  # each thread has a mode of its own
     def _transcribe_batch(self, members: list[int], waves: list[Wave], seconds: int, texts: list[str]) -> list[int]:
         """Fill in `texts` of these waves; returns the members whose transcript never came to an end."""
         tokenizer = self._tokenizer()

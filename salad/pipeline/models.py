@@ -14,6 +14,7 @@ from salad.audio import Wave
 from salad.config import Config
 from salad.errors import SaladError
 from salad.pipeline.compute import Runner, open_compute
+from salad.threads import Each
 from salad.tts.workers import Speakers, open_speakers
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Models:
         self.config = config
         self.loading = threading.RLock()
         self.stopped = threading.Event()
+        self.each: Each = map  # what a task may do side by side: threads of the runner, where it has some to spare
         self._kept: dict[str, tuple[object, Any]] = {}
 
     @loaded_once
@@ -80,7 +82,7 @@ class Models:
     def transcribe(self, sounds: Mapping[str, Sequence[Wave]]) -> dict[str, list[str]]:
         """What the ASR hears in each wave (at HEARD_RATE), by key; all of them in one go, batched by length."""
         waves = [wave for of_key in sounds.values() for wave in of_key]
-        found = self.asr.transcribe(waves) if waves else []
+        found = self.asr.transcribe(waves, each=self.each) if waves else []
         if len(found) != len(waves):
             raise SaladError(f"the ASR gave {len(found)} transcripts of {len(waves)} sounds", "mend or change models.asr")
         transcripts = iter(found)

@@ -162,7 +162,7 @@ def test_a_transcript_takes_the_place_of_what_is_heard() -> None:
 class Parrot:
     """An ASR that hears how long a sound is."""
 
-    def transcribe(self, waves: list[Any]) -> list[str]:
+    def transcribe(self, waves: list[Any], **how: Any) -> list[str]:
         return [f"sound {len(w) // 4000}" for w in waves]
 
 

@@ -171,7 +171,7 @@ class Hears:
     def __init__(self, deaf_to: tuple[int, ...] = ()) -> None:
         self.deaf_to, self.asked = deaf_to, 0
 
-    def transcribe(self, waves: list[np.ndarray]) -> list[str]:
+    def transcribe(self, waves: list[np.ndarray], **how: Any) -> list[str]:
         found = []
         for wave in waves:
             texts = ["" if i in self.deaf_to else t for i, t in enumerate(TEXTS)]

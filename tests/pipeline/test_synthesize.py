@@ -196,7 +196,7 @@ class LongWinded(ToneEngine):
 class Deaf:
     """An ASR that forgets to answer for the last sound."""
 
-    def transcribe(self, waves: list[np.ndarray]) -> list[str]:
+    def transcribe(self, waves: list[np.ndarray], **how: Any) -> list[str]:
         assert all(len(w) <= 30 * 16_000 for w in waves)
         return ["something"] * (len(waves) - 1)
 
@@ -209,7 +209,9 @@ def test_a_span_too_long_to_be_heard_is_turned_down_before_the_asr_sees_it(tmp_p
     meta = speak(tmp_path, config, Order(rows))
     assert meta["rejected"] == {"span too long": 1}
     models = Models(judged(config))
-    models.__dict__["asr"] = type("All", (Deaf,), {"transcribe": lambda self, waves: [*Deaf.transcribe(self, waves), "more"]})()
+    models.__dict__["asr"] = type(
+        "All", (Deaf,), {"transcribe": lambda self, waves, **how: [*Deaf.transcribe(self, waves), "more"]}
+    )()
     heard = speak(tmp_path / "heard", models.config, Order(rows), models, judged_by_cer=False)
     assert heard["cer_checked"] == 2
 

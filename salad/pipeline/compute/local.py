@@ -25,6 +25,7 @@ class Local(Runner):
         self._models = models
         self.slots = models.config.compute.workers or max(2, min(torch.get_num_threads(), MOST))
         self._threads: ThreadPoolExecutor | None = None
+        self._helpers: ThreadPoolExecutor | None = None  # a task waits for them, and they for nobody
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
@@ -36,10 +37,14 @@ class Local(Runner):
             self._threads.shutdown(cancel_futures=True)
             self._models.stopped.clear()
             self._threads = None
+        if self._helpers is not None:
+            self._helpers.shutdown()
+            self._helpers, self._models.each = None, map
 
     def start(self, function: Task, arguments: tuple[Any, ...], needs: Needs) -> Future[Any]:
         if self._threads is None:
-            self._threads = one_thread_each(self.slots)
+            self._threads, self._helpers = one_thread_each(self.slots), one_thread_each(self.slots)
+            self._models.each = self._helpers.map
         return self._threads.submit(function, self._models, *arguments)
 
     def ready(self, handle: Future[Any], seconds: float) -> bool:

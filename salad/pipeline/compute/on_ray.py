@@ -27,6 +27,8 @@ class OnRay(Runner):
             raise SaladError("compute.runner: ray is not installed", "pip install 'salad-speech[ray]'") from e
         self._config, self._ray = config, ray
         self._where = config.compute.address or "this machine"
+        if config.compute.address:
+            self._check_answer(config.compute.address)
         self._ours = not ray.is_initialized()
         if self._ours:
             self._connect(config.compute.address, config.compute.workers)
@@ -39,15 +41,24 @@ class OnRay(Runner):
             self._ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
             return
         try:
-            host, _, port = address.removeprefix("ray://").rpartition(":")
-            if port.isdigit():  # Ray itself would wait for minutes
-                socket.create_connection((host, int(port)), ANSWER).close()
             self._ray.init(address=address, **quiet)
         except (OSError, RuntimeError, ValueError) as e:
-            raise NetworkError(
-                f"the Ray cluster at {address} does not answer within {ANSWER:.0f} s ({told(e)})",
-                "start it with `ray start --head`, or mend compute.address",
-            ) from e
+            raise self._no_answer(e) from e
+
+    def _check_answer(self, address: str) -> None:
+        """Ray itself would wait for minutes."""
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            if port.isdigit():
+                socket.create_connection((host, int(port)), ANSWER).close()
+        except OSError as e:
+            raise self._no_answer(e) from e
+
+    def _no_answer(self, error: Exception) -> NetworkError:
+        return NetworkError(
+            f"the Ray cluster at {self._where} does not answer within {ANSWER:.0f} s ({told(error)})",
+            "start it with `ray start --head`, or mend compute.address",
+        )
 
     @property
     def slots(self) -> int:  # type: ignore[override]

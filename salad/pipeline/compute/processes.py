@@ -28,7 +28,7 @@ class Processes(Runner):
         self._threads = ThreadPoolExecutor(self.slots)  # each talks to one process at a time
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()
         self._alive: set[_Process] = set()
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._stopping = threading.Lock(), False
 
     def start(self, function: Task, arguments: tuple[Any, ...], needs: Needs) -> Future[Outcome]:
         return self._threads.submit(self._perform, job_of(self._config, function, arguments))
@@ -42,24 +42,29 @@ class Processes(Runner):
     def drop(self, handle: Future[Outcome]) -> bool:
         return handle.cancel()
 
-    def abandon(self, handle: Future[Outcome]) -> None:
-        if not handle.cancel() and not handle.done():
-            self._end_all()
+    def __exit__(self, *_: object) -> None:
+        running = [h for h in self._waited_for.values() if not h.cancel() and not h.done()]
+        if running:
+            self._stop()
+            wait(running)
+            self._stopping = False
+        self._waited_for.clear()
 
     def close(self) -> None:
-        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._end_all()
+        self._stop()
+
+    def _stop(self) -> None:
+        """A task that runs cannot be ended without its process."""
+        with self._lock:
+            self._stopping = True
+            for process in self._alive:
+                process.end()
 
     def processes(self) -> list[int]:
         """Process numbers of the workers that are there now."""
         with self._lock:
             return [p.pid for p in self._alive]
-
-    def _end_all(self) -> None:
-        with self._lock:
-            for process in self._alive:
-                process.end()
 
     def _perform(self, job: Job) -> Outcome:
         why = ""
@@ -68,9 +73,9 @@ class Processes(Runner):
             try:
                 outcome = process.perform(job)
             except (EOFError, OSError):
-                why = process.death()
-                with self._lock:
-                    self._alive.discard(process)
+                why = self._bury(process)
+                if self._stopping:
+                    break
                 continue
             self._idle.put(process)
             return outcome
@@ -79,15 +84,25 @@ class Processes(Runner):
             "signal 9 mostly means that memory ran out: fewer compute.workers",
         )
 
+    def _bury(self, process: _Process) -> str:
+        """Why it died."""
+        with self._lock:
+            self._alive.discard(process)
+        return process.death()
+
     def _open(self) -> _Process:
         with suppress(queue.Empty):
-            return self._idle.get_nowait()
+            while True:
+                process = self._idle.get_nowait()
+                if process.lives():
+                    return process
+                self._bury(process)
         with self._lock:
-            if self._closed:
+            if self._stopping:
                 raise SaladError("stopped")
-            process = _Process()
-            self._alive.add(process)
-            return process
+            started = _Process()
+            self._alive.add(started)
+            return started
 
 
 class _Process:
@@ -105,6 +120,9 @@ class _Process:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def perform(self, job: Job) -> Outcome:
         self._connection.send(job)
