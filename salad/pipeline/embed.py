@@ -15,12 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salad import assets
-from salad.artifact import artefact_files
 from salad.config import Source
 from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages
 from salad.pipeline.compute.parts import made_parts
-from salad.pipeline.pool import open_source
+from salad.pipeline.pool import open_source, part_files
 
 if TYPE_CHECKING:
     from salad.pipeline.models import Models
@@ -32,7 +31,7 @@ FILE = "embeddings.npy"
 
 def build_embeddings(out: Path, models: Models, pool: Path, progress: Callable[[int], None]) -> dict[str, Any]:
     """`embeddings.npy`: (N, d) float16 rows of unit length, in the order of the pool."""
-    return _write(out, models, artefact_files(pool, "part-*.parquet"), progress)
+    return _write(out, models, part_files(pool), progress)
 
 
 def build_named(out: Path, models: Models, sources: list[Source], progress: Callable[[int], None]) -> dict[str, Any]:
