@@ -23,6 +23,7 @@ from salad.pipeline.patience import DELAYS
 if TYPE_CHECKING:
     from salad.pipeline.models import Models
     from salad.pipeline.stages import Run, Stage
+    from salad.pipeline.store import Store
 
 
 def _network_failed(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -99,7 +100,8 @@ def run_of(config: str) -> "Run":
     from salad.pipeline.stages import Run
 
     parsed = Config.model_validate_json(config)
-    return Run(parsed, models_of(parsed.model_copy(update={"rounds": 1}).model_dump_json()))
+    alike = parsed.model_copy(update={"rounds": 1}).model_dump_json()
+    return Run(parsed, models_of(alike), store_of(alike))
 
 
 @lru_cache(maxsize=1)
@@ -109,3 +111,13 @@ def models_of(config: str) -> "Models":
     from salad.pipeline.models import Models
 
     return Models(Config.model_validate_json(config))
+
+
+@lru_cache(maxsize=1)
+def store_of(config: str) -> "Store":
+    """One a process: tasks publish through the store whose lock the flow holds."""
+    from salad.config import Config
+    from salad.pipeline.store import open_store
+
+    parsed = Config.model_validate_json(config)
+    return open_store(parsed.run_dir, parsed.storage)
