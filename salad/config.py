@@ -6,7 +6,6 @@ import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
@@ -363,8 +362,6 @@ class Config(Part):
 
     @model_validator(mode="after")
     def _secrets_stay_outside(self) -> Config:
-        if "@" in urlsplit(self.runs_dir).netloc or ("://" in self.runs_dir and "?" in self.runs_dir):
-            raise ValueError("runs_dir: credentials do not belong in a URL: name them in `storage` as ${NAME}")
         if secret := _written_out(self.storage):
             raise ValueError(f"storage.{secret} is a secret: write ${{NAME}} and put it in the environment")
         return self

@@ -171,9 +171,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, fake_models: dict[str, str]) -
     """A run whose held-out texts are spoken and prepared."""
     folder = tmp_path_factory.mktemp("run")
     probe = {"per_cluster": 3, "budget": 100, "waves": 2, "heldout": 24}
-    found = Run(
-        load_config(write_config(folder, fake_models, probe=probe, evaluate={"benchmarks": ["continuation"], "items": 12}))
-    )
+    models = {**fake_models, "asr": "parrot"}
+    found = Run(load_config(write_config(folder, models, probe=probe, evaluate={"benchmarks": ["continuation"], "items": 12})))
+    found.models.__dict__["asr"] = Parrot()
     for stage in found.stages:
         if stage.name.startswith("benchmarks/"):
             continue
@@ -185,7 +185,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, fake_models: dict[str, str]) -
 
 @pytest.fixture(scope="module")
 def spoken(run: Run) -> score.Spoken:
-    run.models.__dict__["asr"] = Parrot()
     (one,) = benchmarks.wanted(run)
     for stage in benchmarks.stages(run, [one]):
         run.execute(stage)
