@@ -153,10 +153,11 @@ class Store:
     def at_work(self, stage: str | None) -> None:
         """Let others see at which stage the holder of the lock is."""
         if self._lock is not None:
-            self._lock.seek(0)
-            self._lock.truncate()
-            json.dump(myself(stage), self._lock)
-            self._lock.flush()
+            with suppress(OSError):  # the disk is full: what it does then is of more interest
+                self._lock.seek(0)
+                self._lock.truncate()
+                json.dump(myself(stage), self._lock)
+                self._lock.flush()
 
     @contextmanager
     def working(self, stage: str) -> Iterator[None]:
