@@ -108,11 +108,15 @@ def damage(folder: Path, manifest: Manifest) -> str | None:
 def sync_json(path: Path, value: Any) -> None:
     """Write JSON durably: a reader sees the whole file or none."""
     tmp = path.with_name(path.name + ".tmp")
-    with tmp.open("w", encoding="utf-8") as f:
-        json.dump(value, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    tmp.replace(path)
+    try:
+        with tmp.open("w", encoding="utf-8") as f:
+            json.dump(value, f, indent=1)
+            f.flush()
+            os.fsync(f.fileno())
+        tmp.replace(path)
+    except OSError:  # the disk is full
+        tmp.unlink(missing_ok=True)
+        raise
 
 
 def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, Any]]) -> Manifest:
