@@ -7,6 +7,7 @@ are shown beside it. Status 1 where Prefect's own share of the flow run is above
 
     python bench/prefect_overhead.py                      # tests/real_small.yaml, a round of about 20 s
     python bench/prefect_overhead.py configs/demo.yaml    # the demo's round, 64-71 s; builds the demo's Stage I first
+    python bench/prefect_overhead.py --base /somewhere    # keeps there what lies before the round, for the next time
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,21 +36,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default=str(ROOT / "tests/real_small.yaml"))
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--base", type=Path, help="folder of runs in which the run is, or will be, as far as before the round")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends too
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), Path(args.config), args.repeats)
+        base = (args.base or Path(folder) / "base").absolute()
+        rows = measure(Path(folder), Path(args.config), base, args.repeats)
     return show(rows)
 
 
-def measure(folder: Path, config: Path, repeats: int) -> list[dict[str, float]]:
+def measure(folder: Path, config: Path, base: Path, repeats: int) -> list[dict[str, float]]:
     """A row a repetition, all in seconds."""
     from tests.servers import prefect_server, salad_serve, server_env
 
     (folder / "home").mkdir()
     env = server_env(folder / "home")
-    base = written(folder, config, "base")
-    timed(["salad", "round", str(base), "0"], env)
-    run = folder / "base" / yaml.safe_load(base.read_text())["name"]
+    run = base / yaml.safe_load(config.read_text())["name"]
+    if not (run / "stage-one/metrics/_manifest.json").exists():
+        timed(["salad", "round", str(written(folder, config, base)), "0"], env)
     for made in ("round-000", "prepared/round-000", "report"):
         shutil.rmtree(run / made, ignore_errors=True)
     rows = []
@@ -56,7 +61,7 @@ def measure(folder: Path, config: Path, repeats: int) -> list[dict[str, float]]:
         for i in range(repeats):
             places = {}
             for way in ("command", "flow"):
-                places[way] = written(folder, config, f"{way}-{i}")
+                places[way] = written(folder, config, folder / f"{way}-{i}")
                 shutil.copytree(run, folder / f"{way}-{i}" / run.name)
             command = timed(["salad", "round", str(places["command"]), "0"], env)
             watched = timed(
@@ -74,10 +79,10 @@ def measure(folder: Path, config: Path, repeats: int) -> list[dict[str, float]]:
     return rows
 
 
-def written(folder: Path, config: Path, name: str) -> Path:
-    """The configuration with runs below `folder/name`."""
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "runs_dir": str(folder / name)}))
+def written(folder: Path, config: Path, runs: Path) -> Path:
+    """The configuration, with its runs below `runs`."""
+    path = folder / f"{runs.name}.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "runs_dir": str(runs)}))
     return path
 
 

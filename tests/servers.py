@@ -117,11 +117,11 @@ def prefect(command: str, env: Env) -> subprocess.CompletedProcess[str]:
     )
 
 
-def ask_for(env: Env, name: str, **parameters: object) -> FlowRun:
-    """What `prefect deployment run NAME` does, without the seconds that its process takes to start."""
+def ask_for(env: Env, deployment: str, /, **parameters: object) -> FlowRun:
+    """What `prefect deployment run` does, without the seconds that its process takes to start."""
     with SyncPrefectClient(api=env["PREFECT_API_URL"]) as client:
-        deployment = client.read_deployment_by_name(f"{name}/{name}")
-        return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+        found = client.read_deployment_by_name(f"{deployment}/{deployment}")
+        return client.create_flow_run_from_deployment(found.id, parameters=parameters)
 
 
 def read(env: Env, flow_run: FlowRun) -> FlowRun:

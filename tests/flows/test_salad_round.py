@@ -53,6 +53,7 @@ def test_parameters_of_the_others_are_documented() -> None:
 
 def test_deployments_are_the_flows_that_prefect_yaml_names() -> None:
     named = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
+    assert all(d["schedules"] == [] and d["pull"] for d in named), "`prefect deploy` asks a terminal for what is left out"
     found = {d["name"]: load_flow_from_entrypoint(d["entrypoint"]) for d in named}
     assert {name: flow.name for name, flow in found.items()} == {f.name: f.name for f in (salad_round, salad, salad_stage_one)}
 
