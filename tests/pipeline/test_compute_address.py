@@ -183,7 +183,7 @@ def test_ctrl_c_ends_a_run_with_a_cluster_of_its_own(tmp_path: Path, fake_models
         texts = {"pool": {"sources": [{"dataset": "many.jsonl"}], "min_words": 6, "max_words": 40, "near_duplicate": None}}
         path = write_config(tmp_path / runner, fake_models, compute={"runner": runner, "workers": 2}, **texts)
         line = '{"text": "Text number %d is one of very many that are all much alike, as can be heard and seen."}\n'
-        (tmp_path / runner / "many.jsonl").write_text("".join(line % i for i in range(100_000)))
+        (tmp_path / runner / "many.jsonl").write_text("".join(line % i for i in range(20_000)))
         command = [sys.executable, "-m", "salad", "run", str(path)]
         with (tmp_path / runner / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=tmp_path / runner, stdout=log, stderr=log, start_new_session=True)
