@@ -79,6 +79,7 @@ def main() -> int:
                 for runner, run in runs.items():
                     folder = Path(scratch) / what / runner / str(turn)
                     seconds[runner].append(made(run, stage, folder))
+                    console.print(f"[dim]{what}, turn {turn}, {runner}: {seconds[runner][-1]:.2f} s[/]")
                     wanted = wanted or published(folder)
                     equal[runner] &= published(folder) == wanted
             for runner, (first, *then) in seconds.items():

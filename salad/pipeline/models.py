@@ -77,7 +77,7 @@ class Models:
     @property
     def listens(self) -> bool:
         """Whether there is an ASR, without loading it."""
-        return self.config.models.asr is not None
+        return self.__dict__.get("asr", self.config.models.asr) is not None
 
     def transcribe(self, sounds: Mapping[str, Sequence[Wave]]) -> dict[str, list[str]]:
         """What the ASR hears in each wave (at HEARD_RATE), by key; all of them in one go, batched by length."""

@@ -21,7 +21,7 @@ from salad.config import Needs, load_config
 from salad.pipeline.models import Models
 from salad.pipeline.stages import Run
 from tests import compute_tasks as tasks
-from tests.fakes import write_config
+from tests.fakes import write_config, write_texts
 
 pytestmark = pytest.mark.slow
 COMPARED = (
@@ -66,12 +66,16 @@ def cluster_of(folder: Path, *offers: str) -> Iterator[Cluster]:
         cluster.close()
 
 
-def run_with(folder: Path, fake_models: dict[str, str], compute: dict[str, Any], **changes: Any) -> Run:
-    """One round of the fake run; the same texts file for all, so that they have equal keys."""
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same file for all runs: its name is in their rows."""
+    return write_texts(tmp_path_factory.mktemp("texts") / "texts.jsonl", per_domain=60)
+
+
+def run_with(folder: Path, texts: Path, fake_models: dict[str, str], compute: dict[str, Any], **changes: Any) -> Run:
+    """One round of the fake run."""
     folder.mkdir()
     path = write_config(folder, fake_models, rounds=1, control=False, compute=compute, **changes)
-    texts = folder.parent / "texts.jsonl"
-    (folder / "texts.jsonl").replace(texts)
     path.write_text(path.read_text().replace(str(folder / "texts.jsonl"), str(texts)))
     return Run(load_config(path))
 
@@ -87,17 +91,17 @@ def execute(run: Run) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def of_local(tmp_path_factory: pytest.TempPathFactory, fake_models: dict[str, str]) -> dict[str, bytes]:
-    found = execute(run_with(tmp_path_factory.mktemp("base") / "local", fake_models, {"runner": "local"}))
+def of_local(tmp_path_factory: pytest.TempPathFactory, fake_models: dict[str, str], texts: Path) -> dict[str, bytes]:
+    found = execute(run_with(tmp_path_factory.mktemp("base") / "local", texts, fake_models, {"runner": "local"}))
     assert len(found) > 30
     return found
 
 
 @pytest.mark.parametrize("runner", ["processes", "dask", "ray"])
 def test_a_whole_run_has_the_same_bytes(
-    tmp_path: Path, fake_models: dict[str, str], of_local: dict[str, bytes], runner: str
+    tmp_path: Path, fake_models: dict[str, str], texts: Path, of_local: dict[str, bytes], runner: str
 ) -> None:
-    same_bytes(of_local, execute(run_with(tmp_path / runner, fake_models, {"runner": runner, "workers": 2})))
+    same_bytes(of_local, execute(run_with(tmp_path / runner, texts, fake_models, {"runner": runner, "workers": 2})))
 
 
 def same_bytes(expected: dict[str, bytes], found: dict[str, bytes]) -> None:
@@ -106,14 +110,14 @@ def same_bytes(expected: dict[str, bytes], found: dict[str, bytes]) -> None:
 
 
 def test_a_cluster_whose_worker_is_killed_in_mid_run(
-    tmp_path: Path, fake_models: dict[str, str], of_local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fake_models: dict[str, str], texts: Path, of_local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 while it speaks a shard. The cluster lives on when the run is through."""
     (tmp_path / "cluster").mkdir()
     monkeypatch.chdir(tmp_path)
     with cluster_of(tmp_path / "cluster", "", "") as cluster:
         compute = {"runner": "dask", "address": cluster.address}
-        run = run_with(tmp_path / "dask", fake_models, compute)
+        run = run_with(tmp_path / "dask", texts, fake_models, compute)
         killed = threading.Event()
 
         def kill() -> None:
@@ -154,15 +158,15 @@ def test_tasks_go_where_what_they_need_is_offered(tmp_path: Path, fake_models: d
 def test_an_engine_that_crashes_costs_a_text_and_no_worker(tmp_path: Path, fake_models: dict[str, str]) -> None:
     """The voice is a file named as seen from where `salad` runs, and kills the process that it speaks in."""
     engine = {"engine": f"{Path(__file__).parents[1] / 'faulty.py'}:FaultyEngine", "voice": "tone"}
-    texts = tmp_path / "said.jsonl"
+    said = tmp_path / "said.jsonl"
     line = '{"text": "A %s word stands in this text number %d for all to hear.", "topic": "t"}\n'
-    texts.write_text("".join(line % (word, i) for i in range(15) for word in ("killed", "plain", "warm", "fresh")))
-    sources = [{"dataset": str(texts), "domain_column": "topic"}]
+    said.write_text("".join(line % (word, i) for i in range(15) for word in ("killed", "plain", "warm", "fresh")))
+    sources = [{"dataset": str(said), "domain_column": "topic"}]
     pool = {"sources": sources, "min_words": 6, "max_words": 40, "near_duplicate": None}
     with cluster_of(tmp_path, "", "") as cluster:
         speech = {"voices": [engine], "shard_rows": 6}
         run = run_with(
-            tmp_path / "run", fake_models, {"runner": "dask", "address": cluster.address}, speech=speech, pool=pool,
+            tmp_path / "run", said, fake_models, {"runner": "dask", "address": cluster.address}, speech=speech, pool=pool,
             natural={"domains": ["t"], "seconds": 40},
         )  # fmt: skip
         for name in ("pool", "embeddings", "clusters", "probe"):
@@ -179,7 +183,7 @@ def test_ctrl_c_ends_a_run_with_a_cluster_of_its_own(tmp_path: Path, fake_models
         texts = {"pool": {"sources": [{"dataset": "many.jsonl"}], "min_words": 6, "max_words": 40, "near_duplicate": None}}
         path = write_config(tmp_path / runner, fake_models, compute={"runner": runner, "workers": 2}, **texts)
         line = '{"text": "Text number %d is one of very many that are all much alike, as can be heard and seen."}\n'
-        (tmp_path / runner / "many.jsonl").write_text("".join(line % i for i in range(100_000)))
+        (tmp_path / runner / "many.jsonl").write_text("".join(line % i for i in range(20_000)))
         command = [sys.executable, "-m", "salad", "run", str(path)]
         with (tmp_path / runner / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=tmp_path / runner, stdout=log, stderr=log, start_new_session=True)

@@ -201,6 +201,11 @@ class Deaf:
         return ["something"] * (len(waves) - 1)
 
 
+class Hearing(Deaf):
+    def transcribe(self, waves: list[np.ndarray], **how: Any) -> list[str]:
+        return [*super().transcribe(waves), "more"]
+
+
 def test_a_span_too_long_to_be_heard_is_turned_down_before_the_asr_sees_it(tmp_path: Path, config: Config) -> None:
     data = config.model_dump(mode="json")
     data["speech"]["voices"] = voice("LongWinded")["speech.voices"]
@@ -208,24 +213,17 @@ def test_a_span_too_long_to_be_heard_is_turned_down_before_the_asr_sees_it(tmp_p
     rows = [row(i, text="number 7 " * 9 if i == 1 else "a plain text of nothing but words and so on and on") for i in range(3)]
     meta = speak(tmp_path, config, Order(rows))
     assert meta["rejected"] == {"span too long": 1}
-    models = Models(judged(config))
-    models.__dict__["asr"] = type(
-        "All", (Deaf,), {"transcribe": lambda self, waves, **how: [*Deaf.transcribe(self, waves), "more"]}
-    )()
-    heard = speak(tmp_path / "heard", models.config, Order(rows), models, judged_by_cer=False)
+    models = Models(config)
+    models.__dict__["asr"] = Hearing()
+    heard = speak(tmp_path / "heard", config, Order(rows), models, judged_by_cer=False)
     assert heard["cer_checked"] == 2
 
 
 def test_an_asr_that_loses_a_sound_is_stopped(tmp_path: Path, config: Config) -> None:
-    models = Models(judged(config))
+    models = Models(config)
     models.__dict__["asr"] = Deaf()
     with pytest.raises(SaladError, match="transcripts of"):
-        speak(tmp_path / "out", models.config, Order([row(0), row(1)]), models)
-
-
-def judged(config: Config) -> Config:
-    """With an ASR, which the test puts in place."""
-    return config.model_copy(update={"models": config.models.model_copy(update={"asr": "deaf"})})
+        speak(tmp_path / "out", config, Order([row(0), row(1)]), models)
 
 
 def test_many_processes_write_the_same_bytes_as_one(tmp_path: Path, config: Config) -> None:

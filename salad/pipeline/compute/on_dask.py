@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 from uuid import uuid4
 
@@ -30,10 +34,11 @@ class OnDask(Runner):
         address: Any = config.compute.address
         if address is None:
             n = config.compute.workers or len(os.sched_getaffinity(0))
-            self._cluster = address = distributed.LocalCluster(
-                n_workers=n, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=None,
-                resources=share_of_machine(n), silence_logs=logging.CRITICAL,
-            )  # fmt: skip
+            with _deaf_to_ctrl_c():
+                self._cluster = address = distributed.LocalCluster(
+                    n_workers=n, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=None,
+                    resources=share_of_machine(n), silence_logs=logging.CRITICAL,
+                )  # fmt: skip
         try:
             self._client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
         except (OSError, ValueError, TypeError) as e:
@@ -109,6 +114,17 @@ class OnDask(Runner):
     def _workers(self) -> dict[str, Any]:
         found: dict[str, Any] = self._client.scheduler_info()["workers"]
         return found
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Threads that begin now, and the processes that they ever start, do not see it: it is this process's to handle."""
+    resource_tracker.ensure_running()  # which would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def resources(needs: Needs) -> dict[str, float]:

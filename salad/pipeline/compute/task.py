@@ -7,7 +7,6 @@ import threading
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import salad
@@ -50,7 +49,7 @@ def perform(job: Job) -> Outcome:
             os.chdir(job.folder)
         torch.set_num_threads(1)
         with _busy:
-            return "made", job.function(models_of(job.config), *job.arguments)
+            return "made", job.function(_busy.models_of(job.config), *job.arguments)
     except SaladError as e:
         return "error", e
     except Exception:
@@ -67,31 +66,19 @@ def unwrapped(outcome: Outcome) -> Any:
     return value
 
 
-@lru_cache(maxsize=1)
-def models_of(config: str) -> Models:
-    from salad.pipeline.models import Models, quiet_libraries
-
-    quiet_libraries()
-    for other in _busy.models:  # of another run
-        other.close()
-    loaded = Config.model_validate_json(config)
-    if loaded.speech.workers is None:  # a task has its share of a machine, not all of its cores
-        loaded = loaded.model_copy(update={"speech": loaded.speech.model_copy(update={"workers": 1})})
-    _busy.models = [Models(loaded)]
-    return _busy.models[0]
-
-
 class _Busy:
-    """Ends the processes that speak when no task came for a while: a worker may outlive the run by months."""
+    """The models of the run that is being worked for; the processes that speak end when no task came for a while, since a
+    worker may outlive the run by months."""
 
     def __init__(self) -> None:
-        self.models: list[Models] = []
+        self._models: dict[str, Models] = {}
         self._lock, self._running, self._timer = threading.Lock(), 0, threading.Timer(IDLE, self._rest)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Busy:
         with self._lock:
             self._running += 1
             self._timer.cancel()
+        return self
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -101,10 +88,24 @@ class _Busy:
                 self._timer.daemon = True
                 self._timer.start()
 
+    def models_of(self, config: str) -> Models:
+        from salad.pipeline.models import Models, quiet_libraries
+
+        with self._lock:
+            if config not in self._models:
+                quiet_libraries()
+                for other in self._models.values():
+                    other.close()
+                loaded = Config.model_validate_json(config)
+                if loaded.speech.workers is None:  # a task has its share of a machine, not all of its cores
+                    loaded = loaded.model_copy(update={"speech": loaded.speech.model_copy(update={"workers": 1})})
+                self._models = {config: Models(loaded)}
+            return self._models[config]
+
     def _rest(self) -> None:
         with self._lock:
             if not self._running:
-                for models in self.models:
+                for models in self._models.values():
                     models.close()
 
 
