@@ -4,7 +4,7 @@
 .venv/bin/python bench/scale.py --texts 30000 300000 --gb 1        # minutes
 
 Each stage (bench/scale_stages.py says what in them is real) is a process of its own. "Anonymous" memory is what a process
-holds and nobody can take away (RssAnon + RssShmem, read every 20 ms); "resident" counts pages of memory-mapped files
+holds and nobody can take away (RssAnon + RssShmem, read every 50 ms); "resident" counts pages of memory-mapped files
 too, which the kernel takes back when it needs them. Where a memory cgroup can be made the limit is enforced: the process is
 killed beyond it, and the page cache that it fills counts. Otherwise anonymous memory is compared with the limit.
 """
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from scale_stages import STAGES, write_texts
 
-EVERY = 0.02  # seconds between two looks at a process
+EVERY = 0.05  # seconds between two looks at a process
 GROUPS = (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max"))  # version 1 and 2
 console = Console(highlight=False, width=130)
 
