@@ -67,7 +67,9 @@ def server_env(home: Path) -> Env:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    paths = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]  # engines of the tests import one another
     return env | {
+        "PYTHONPATH": os.pathsep.join(paths),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",

@@ -30,8 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def served(server: Env, example_plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
     """`salad serve`, where the example plug-in is installed."""
-    paths = [str(example_plugin), *filter(None, [os.environ.get("PYTHONPATH")])]
-    server = {**server, "PYTHONPATH": os.pathsep.join(paths)}
+    server = {**server, "PYTHONPATH": os.pathsep.join([str(example_plugin), server["PYTHONPATH"]])}
     with salad_serve(server, tmp_path_factory.mktemp("serve") / "serve.log"):
         yield server
 
