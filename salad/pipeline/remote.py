@@ -52,19 +52,19 @@ class RemoteStore(Store):
             self._seen[name] = found
         return found
 
-    def valid(self, name: str, key: str) -> Manifest | None:
+    def valid(self, name: str, key: str | None = None) -> Manifest | None:
         """As of a local run; of what is not mirrored only the sizes are looked at, its bytes when it is fetched.
 
         What is whole in the mirror and not there (a killed upload, a manifest that got lost) is uploaded and valid.
         """
         found = self._look(name)
-        if found is None or found.key != key:
+        if found is None or found.key != (key or found.key):
             here = super().published(name)
-            if here is None or here.key != key or artifact.damage(self.path(name), here):
+            if here is None or here.key != (key or here.key) or artifact.damage(self.path(name), here):
                 return None
             self._upload(name, here)
             return here
-        return found if self.damage(name, key) is None else None
+        return None if self.damage(name, found.key) else found
 
     def damage(self, name: str, key: str) -> str | None:
         found = self.published(name)

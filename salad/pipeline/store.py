@@ -57,10 +57,12 @@ class Store:
             raise SaladError(f"run {self} has no valid '{name}'", "run `salad run` to produce it")
         return found
 
-    def valid(self, name: str, key: str) -> Manifest | None:
-        """The manifest when the artefact is of this key and whole: every byte is read."""
+    def valid(self, name: str, key: str | None = None) -> Manifest | None:
+        """The manifest when the artefact is of this key (None: of any) and whole: every byte is read."""
         found = self.published(name)
-        return found if found and found.key == key and artifact.damage(self.path(name), found) is None else None
+        if found is None or found.key != (key or found.key):
+            return None
+        return None if artifact.damage(self.path(name), found) else found
 
     def damage(self, name: str, key: str) -> str | None:
         """What is wrong with the bytes of an artefact of this key; None where there is none, or it is whole."""
