@@ -59,6 +59,23 @@ def test_a_failure_is_replaced_from_its_own_cluster() -> None:
     assert [r["id"] for r in ledger.queue] == [row(11)["id"]]
 
 
+@pytest.mark.parametrize("budget", [100.0, None])
+def test_what_is_peeked_is_what_comes(budget: float | None) -> None:
+    """Shards spoken ahead are not spoken in vain, whatever is turned down before them."""
+    reserve = {c: [row(1000 * (c + 1) + i, c) for i in range(40)] for c in range(3)}
+    ledger = Ledger(Order([row(i, i % 3) for i in range(50)], reserve, budget))
+    rng = np.random.default_rng(0)
+    foreseen: dict[int, list[Any]] = {}
+    number = 0
+    while batch := ledger.next_batch(6):
+        assert batch == foreseen.get(number, batch)
+        foreseen |= dict(enumerate(ledger.peek(batch, 6, 3), number + 1))
+        for text in batch:
+            ledger.settle(Outcome(text["id"], text["cluster"], 2.0, "silent" if rng.random() < 0.3 else None))
+        number += 1
+    assert len(foreseen) >= 7, "and most are foreseen"
+
+
 class SomeFail(ToneEngine):
     """Silent for the texts of `row` with a 7 in their number."""
 
