@@ -49,7 +49,7 @@ class Bandit:
                 f"where P_target says {table.p_target[c]:.1%}"
             )
 
-        return fill_quotas(pool, share, budget, rng, why, cover(pool, rng), how=COVERED)
+        return fill_quotas(pool, share, budget, rng, why, COVERED, cover(pool, rng))
 
 
 def yields(history: Sequence[PastRound], p_web: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:

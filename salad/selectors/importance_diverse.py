@@ -21,13 +21,13 @@ class ImportanceDiverse:
 
     Quotas: arXiv 2510.13632, section 4. Cover: diversity by clustering, as in cluster-margin (Citovsky et al. 2021).
     Guarantee: every cluster gets its share of the seconds, to one text. Cost: a small k-means a fed cluster,
-    O(n · members · d); memory: one cluster's vectors.
+    O(n · members · d); memory: the vectors of some clusters, half a GB or one cluster.
     """
 
     name = "importance-diverse"
 
     def select(self, pool: PoolView, budget: Budget, rng: np.random.Generator) -> Selection:
-        return fill_quotas(pool, pool.clusters.p_target, budget, rng, by_target(pool), cover(pool, rng), how=COVERED)
+        return fill_quotas(pool, pool.clusters.p_target, budget, rng, by_target(pool), COVERED, cover(pool, rng))
 
 
 def cover(pool: PoolView, rng: np.random.Generator) -> Fill:
@@ -36,11 +36,11 @@ def cover(pool: PoolView, rng: np.random.Generator) -> Fill:
 
     seed = int(rng.integers(2**31))
 
-    def fill(rows: np.ndarray, seconds: float) -> np.ndarray:
+    def fill(rows: np.ndarray, seconds: float, vectors: np.ndarray) -> np.ndarray:
         n = int(np.ceil(seconds / max(float(pool.est_seconds[rows].mean()), 1e-6)))
         if n >= len(rows):
             return rows
-        x = np.asarray(pool.embeddings[rows], dtype=np.float32)
+        x = np.asarray(vectors, dtype=np.float32)
         kmeans = faiss.Kmeans(
             x.shape[1], n, niter=10, seed=seed, min_points_per_centroid=1, max_points_per_centroid=1_000,
         )  # fmt: skip

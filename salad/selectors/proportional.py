@@ -23,4 +23,4 @@ class Proportional:
         def why(c: int) -> str:
             return f"cluster {c}: {share[c]:.1%} of the budget for as much of the pool"
 
-        return fill_quotas(pool, share, budget, rng, why, fill=lambda rows, seconds: rows, how="uniform draw in it")
+        return fill_quotas(pool, share, budget, rng, why, "uniform draw in it")

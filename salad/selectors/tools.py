@@ -5,13 +5,15 @@ All of it goes by `PoolView.uniform`, never by a row's place: the same seed give
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from salad.selectors.base import Budget, PoolView, Selection
 from salad.threads import one_thread_each
 
+GATHERED = 2**29  # bytes of vectors that clusters are filled from at a time
+AT_ONCE = 65_536  # rows of embeddings read at a time
 SLACK = 5e-7  # seconds by which rounding may exceed a budget
 
 
@@ -110,13 +112,20 @@ def draw_clusters(
     return Selection(rows, chance[cluster], [why(c) for c in cluster.tolist()])
 
 
-Fill = Callable[[np.ndarray, float], np.ndarray]  # (free rows of a cluster in random order, its seconds) -> rows, best first
+# (free rows of a cluster in random order, its seconds, the vectors of these rows) -> rows, best first
+Fill = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
 
 
 def fill_quotas(
-    pool: PoolView, share: np.ndarray, budget: Budget, rng: np.random.Generator, why: Callable[[int], str], fill: Fill, how: str
+    pool: PoolView,
+    share: np.ndarray,
+    budget: Budget,
+    rng: np.random.Generator,
+    why: Callable[[int], str],
+    how: str,
+    fill: Fill | None = None,
 ) -> Selection:
-    """Give each cluster its `share` (K,) of the budget in seconds, and let `fill` order the texts inside.
+    """Give each cluster its `share` (K,) of the budget in seconds, and let `fill` order the texts inside (None: they are drawn).
 
     Exhausted clusters pass their surplus on. What rounding leaves at the end goes to draws by `share`. why, how: the
     reason, of a cluster and of the text in it.
@@ -124,12 +133,15 @@ def fill_quotas(
     rows_of = members(pool, rng)
     seconds = quotas(share, np.array([float(pool.est_seconds[rows].sum(dtype=np.float64)) for rows in rows_of]), budget.seconds)
 
-    def filled(c: int) -> np.ndarray:
-        order = fill(rows_of[c], float(seconds[c]))
+    def filled(c: int, vectors: np.ndarray | None) -> np.ndarray:
+        order = rows_of[c] if fill is None or vectors is None else fill(rows_of[c], float(seconds[c]), vectors)
         return np.asarray(order[take_within(order, pool.est_seconds, float(seconds[c]))])
 
+    rows = np.zeros(0, np.int64)
     with one_thread_each() as each:
-        rows = np.concatenate([np.zeros(0, np.int64), *each(filled, np.flatnonzero(seconds > 0).tolist())])
+        for group in _groups(np.flatnonzero(seconds > 0).tolist(), rows_of, pool.embeddings):
+            vectors = gather(pool.embeddings, [rows_of[c] for c in group]) if fill else [None] * len(group)
+            rows = np.concatenate([rows, *each(filled, group, vectors)])
     rows = rows[np.argsort(pool.uniform(rng)[rows])]  # rank order must not favour low cluster numbers
 
     rest = ~pool.taken
@@ -141,6 +153,32 @@ def fill_quotas(
     ends = [how] * (len(rows) - len(extra)) + ["fills the end of the budget"] * len(extra)
     reasons = [f"{why(c)}; {end}" for c, end in zip(pool.cluster[rows].tolist(), ends, strict=True)]
     return Selection(rows, first_draw(pool, share)[pool.cluster[rows]], reasons)
+
+
+def _groups(clusters: list[int], rows_of: list[np.ndarray], embeddings: np.ndarray) -> Iterator[list[int]]:
+    """The clusters, as many at a time as have `GATHERED` bytes of vectors, or one."""
+    group: list[int] = []
+    most, held = GATHERED // max(embeddings[:1].nbytes, 1), 0
+    for c in clusters:
+        if group and held + len(rows_of[c]) > most:
+            yield group
+            group, held = [], 0
+        group.append(c)
+        held += len(rows_of[c])
+    if group:
+        yield group
+
+
+def gather(embeddings: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
+    """The vectors of each part's rows. One pass over the file for all, in its order: of a file larger than memory every
+    row that is read out of order costs a piece of it, and every cluster by itself costs all of it."""
+    rows = np.concatenate(parts)
+    order = np.argsort(rows)
+    found = np.empty((len(rows), embeddings.shape[1]), embeddings.dtype)
+    for i in range(0, len(rows), AT_ONCE):
+        at = order[i : i + AT_ONCE]
+        found[at] = embeddings[rows[at]]
+    return np.split(found, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def by_target(pool: PoolView) -> Callable[[int], str]:

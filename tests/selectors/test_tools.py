@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad.selectors import tools
+from salad.selectors.base import Budget
+from salad.selectors.importance_diverse import ImportanceDiverse
 from salad.selectors.testing import example_pool
 from salad.selectors.tools import first_within, members, quotas, take_within
 
@@ -59,3 +64,31 @@ def test_members_are_the_free_texts_of_each_cluster() -> None:
     for c, rows in enumerate(found):
         assert sorted(rows.tolist()) == np.flatnonzero((pool.cluster == c) & ~pool.taken).tolist()
         assert rows.tolist() != sorted(rows.tolist()), "in random order"
+
+
+def test_clusters_filled_a_few_at_a_time_are_filled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = example_pool(600)
+
+    def chosen() -> list[int]:
+        return ImportanceDiverse().select(pool, Budget(300.0), np.random.default_rng(0)).indices.tolist()
+
+    whole = chosen()
+    monkeypatch.setattr(tools, "AT_ONCE", 7)
+    for most in (1, 200 * 16 * 2):
+        monkeypatch.setattr(tools, "GATHERED", most)
+        assert chosen() == whole
+
+
+def test_vectors_are_gathered_by_part_and_read_in_the_files_order() -> None:
+    read: list[np.ndarray] = []
+
+    class File(np.ndarray):
+        def __getitem__(self, rows: Any) -> Any:
+            read.append(rows)
+            return np.asarray(self)[rows]
+
+    file = np.arange(40.0).reshape(20, 2).view(File)
+    parts = [np.array([7, 3, 19]), np.array([], np.int64), np.array([0, 5])]
+    found = tools.gather(file, parts)
+    assert [v[:, 0].tolist() for v in found] == [[14.0, 6.0, 38.0], [], [0.0, 10.0]]
+    assert np.concatenate(read).tolist() == [0, 3, 5, 7, 19]
