@@ -2,9 +2,9 @@
 
 Everything before the round is built once; each repetition has a copy of that run's folder. What counts is what lies beside the
 stages (their own seconds are in their manifests, the report's too): the flow run's from the start of its process, less what
-`salad round` pays for its process, imports and the check of finished stages. The seconds before (the asking command's start, until
-`salad serve` sees the flow run) and after are shown beside it. Status 1 where Prefect's own share of the flow run is above the limit.
-It wants a quiet machine: what both pay for imports is as much as Prefect's own.
+`salad round` pays for its process, imports and the check of finished stages. The seconds before (the asking command's start,
+until `salad serve` sees the flow run) and after are shown beside it. Status 1 where Prefect's own share of the flow run is above
+the limit. It wants a quiet machine: what both pay for imports is as much as Prefect's own.
 
     python bench/prefect_overhead.py                      # tests/real_small.yaml, a round of about 20 s
     python bench/prefect_overhead.py configs/demo.yaml    # the demo's round, 64-71 s; builds the demo's Stage I first
