@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Running
 
 from salad.config import load_config
+from salad.flows import holding
+from salad.flows.salad_round import salad_round
 from salad.pipeline.stages import Run
 from tests import slow
 from tests.fakes import write_config
@@ -96,7 +102,7 @@ def told(env: Env, flow_run: FlowRun, log: Path) -> str:
     return state_of(env, flow_run)
 
 
-@pytest.mark.parametrize("by", ["Ctrl+C", "SIGTERM to `salad serve` alone"])
+@pytest.mark.parametrize("by", ["Ctrl+C", "SIGTERM to `salad serve` alone", "SIGKILL to it"])
 def test_the_end_of_serve_ends_its_flow_runs(env: Env, speaking: Path, tmp_path: Path, by: str) -> None:
     log = tmp_path / "serve.log"
     with salad_serve(env, log) as serve:
@@ -106,11 +112,22 @@ def test_the_end_of_serve_ends_its_flow_runs(env: Env, speaking: Path, tmp_path:
         if by == "Ctrl+C":
             os.killpg(serve.pid, signal.SIGINT)
         else:
-            serve.terminate()
+            serve.send_signal(signal.SIGTERM if "SIGTERM" in by else signal.SIGKILL)
         assert end(family) < LONGEST
         assert serve.wait(20) is not None
     assert told(env, flow_run, log) == "Crashed"
     only_valid_artefacts(speaking)
+
+
+def test_who_has_the_lock_says_of_others_that_they_are_dead(server: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut nobody else can say it."""
+    monkeypatch.setattr(holding, "get_run_logger", lambda: logging.getLogger("test"))
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        runs = [client.create_flow_run(salad_round, state=Running(), tags=tags) for tags in (["run:a"], ["run:b"], [])]
+        holding.bury(runs[2], "run:a")
+        found = [client.read_flow_run(r.id) for r in runs]
+    assert [r.state.name for r in found if r.state] == ["Crashed", "Running", "Running"]
+    assert found[2].tags == ["run:a"]
 
 
 def test_a_call_that_hears_no_signal_is_ended_all_the_same(env: Env, tmp_path: Path, fake_models: dict[str, str]) -> None:
