@@ -38,7 +38,7 @@ def served(server: Env, example_plugin: Path, tmp_path_factory: pytest.TempPathF
 def shown_of(env: Env, config: Path) -> tuple[FlowRun, list[Artifact], list[TaskRun]]:
     """The newest flow run of a configuration, its artefacts and its task runs, as Prefect tells them."""
     with SyncPrefectClient(api=env["PREFECT_API_URL"]) as client:
-        flow_run = max((r for r in client.read_flow_runs() if r.parameters["config"] == str(config)), key=created)
+        flow_run = max((r for r in client.read_flow_runs() if r.parameters.get("config") == str(config)), key=created)
         artifacts = [a for a in client.read_artifacts() if a.flow_run_id == flow_run.id]
         for _ in range(40):  # task runs reach the database a moment after the flow run has ended
             tasks = [t for t in client.read_task_runs() if t.flow_run_id == flow_run.id]
