@@ -27,6 +27,7 @@ from salad.pipeline.stages import Run
 from salad.pipeline.store import here, open_store
 from tests import s3
 from tests.fakes import write_config
+from tests.pipeline.test_store import blank, write_two
 
 COUNT = itertools.count()
 
@@ -67,22 +68,6 @@ def this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
 
     be("first")
     return be
-
-
-def blank(key: str = "k") -> Manifest:
-    return Manifest("thing", key, {}, {}, "1", 0, 0.0)
-
-
-def write_two(out: Path) -> dict[str, Any]:
-    (out / "a.txt").write_text("a")
-    (out / "deep").mkdir(exist_ok=True)
-    (out / "deep/b.bin").write_bytes(b"\0\1")
-    (out / "_scratch").write_text("not published")
-    return {"n": 2}
-
-
-def never(out: Path) -> dict[str, Any]:
-    raise AssertionError("built again")
 
 
 def raw(store: RemoteStore) -> RemoteFiles:
