@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 NUMERIC = "0123456789+-–[."  # how a cell begins that is a number, or an interval
 FACTS = 7  # of a stage on its line
 console = Console(highlight=False)
-interrupted = (
-    threading.Event()
-)  # set by Ctrl+C and SIGTERM: Python may swallow the exception itself (in a callback, a destructor)
+# Set by Ctrl+C and SIGTERM: Python may swallow the exception itself (in a callback, a destructor).
+interrupted = threading.Event()
 errors = Console(stderr=True, highlight=False)
 
 

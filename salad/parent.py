@@ -1,4 +1,4 @@
-"""Processes that never outlive the one that started them, however that ends."""
+"""Processes and their parents: one that never outlives the one that started it, and whether one is still there."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(ORPHANED)
     os._exit(1)
+
+
+def lives(process: int) -> bool:
+    """Whether there is a process of that number on this machine, whoever it belongs to."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -22,6 +22,7 @@ from typing import Any
 
 from salad.config import Config
 from salad.errors import NetworkError, SaladError
+from salad.parent import lives
 
 TICK = 0.2  # seconds between two looks at a job
 GRACE = 5.0  # seconds to end in when asked to
@@ -190,19 +191,9 @@ def _write(path: Path, text: str) -> None:
 
 def _end_with(job: Path, run: int, launcher: int) -> None:
     """End this process, whatever it is at, once nobody wants its work: what it writes is made for that."""
-    while (job / "job.json").exists() and os.getppid() == launcher and _lives(run):
+    while (job / "job.json").exists() and os.getppid() == launcher and lives(run):
         time.sleep(TICK)
     os._exit(1)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 if __name__ == "__main__":

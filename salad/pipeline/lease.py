@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.errors import SaladError
+from salad.parent import lives
 from salad.pipeline.remote_files import RemoteFiles
 
 NAME = "_lock.json"
@@ -113,7 +114,7 @@ def _alive_by_process(found: dict[str, Any]) -> bool | None:
     """Whether the holder lives, where it is a process of this machine; None elsewhere."""
     if found.get("machine") != _machine() or not isinstance(found.get("process"), int):
         return None
-    return Path("/proc", str(found["process"])).exists()
+    return lives(found["process"])
 
 
 def _machine() -> str:
