@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 PIP_FLAGS ?=
 TORCH ?= torch==2.13.0
+# Tests wait for servers and processes more than they compute: two files at a time. `make test SPREAD=`: one.
+SPREAD ?= --numprocesses 2 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -12,10 +14,11 @@ demo: setup ## Stage I and two selection rounds on two CPU cores; ends with its 
 	$(BIN)/salad run configs/demo.yaml
 
 test: setup lint ## the whole suite, fast part first
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m slow
 
 test-fast: setup ## without the tests that need models, a browser or a server
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.faults.table"]
+
 settings.register_profile("same", derandomize=True, deadline=None)  # the same examples in every run, however busy the machine
 settings.load_profile("same")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -6,8 +6,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -171,25 +170,6 @@ class Account:
         for stage, texts in self.lost:
             said.setdefault(stage, Counter()).update(texts)
         return said
-
-
-class Table:
-    """Faults by their name: how many were made, and after how many everything was as it must be."""
-
-    def __init__(self) -> None:
-        self.injected: Counter[str] = Counter()
-        self.survived: Counter[str] = Counter()
-
-    @contextmanager
-    def survived_all(self, fault: str) -> Iterator[Callable[[], None]]:
-        """Call what it gives for each fault; they count as survived once the block has ended well."""
-        before = self.injected[fault]
-
-        def count() -> None:
-            self.injected[fault] += 1
-
-        yield count
-        self.survived[fault] += self.injected[fault] - before
 
 
 def alive(marker: str) -> list[int]:

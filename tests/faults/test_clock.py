@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.rig import HANGS, Calm, Table
+from tests.faults.rig import HANGS, Calm
+from tests.faults.table import Table
 
 pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).with_name("backwards.c")

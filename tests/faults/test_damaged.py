@@ -15,7 +15,8 @@ from salad.artifact import MANIFEST, read_manifest
 from salad.config import load_config
 from salad.pipeline.models import quiet_libraries
 from salad.pipeline.stages import Run
-from tests.faults.rig import SEED, Calm, Table
+from tests.faults.rig import SEED, Calm
+from tests.faults.table import Table
 
 slow = pytest.mark.slow
 KINDS = ["empty", "one byte", "half", "all but its end", "[]", "null", "3", "{}", "no files", "files as numbers", "another shape"]

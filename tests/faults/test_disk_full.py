@@ -14,7 +14,8 @@ import pytest
 from salad import assets
 from salad.errors import SaladError
 from tests.faults.attempt import command
-from tests.faults.rig import Calm, Table, ended, start
+from tests.faults.rig import Calm, ended, start
+from tests.faults.table import Table
 
 pytestmark = pytest.mark.slow
 PAGE = 4096  # a file takes whole ones

@@ -13,7 +13,8 @@ from salad import artifact
 from salad.artifact import MANIFEST
 from salad.pipeline.stages import Run
 from tests.faults.attempt import START, Moment, live, replace_artefact, write_two_files
-from tests.faults.rig import SEED, Account, Calm, Table, ended, moments, start, undisturbed
+from tests.faults.rig import SEED, Account, Calm, ended, moments, start, undisturbed
+from tests.faults.table import Table
 
 pytestmark = pytest.mark.slow
 KILLED = -signal.SIGKILL

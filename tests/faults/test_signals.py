@@ -17,7 +17,8 @@ from salad.artifact import MANIFEST, damage, read_manifest
 from salad.pipeline.stages import Stage
 from tests.faults import engine
 from tests.faults.attempt import command
-from tests.faults.rig import HANGS, SEED, Calm, Table, alive, ended, start
+from tests.faults.rig import HANGS, SEED, Calm, alive, ended, start
+from tests.faults.table import Table
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import pytest
 
 from tests.faults import engine
 from tests.faults.attempt import command
-from tests.faults.rig import Calm, Table, context, ended, start
+from tests.faults.rig import Calm, context, ended, start
+from tests.faults.table import Table
 
 pytestmark = pytest.mark.slow
 TIMES = 10

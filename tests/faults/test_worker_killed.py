@@ -12,7 +12,8 @@ import pytest
 
 from tests.faults import engine
 from tests.faults.attempt import live
-from tests.faults.rig import HANGS, SEED, Calm, Table, alive, ended, start
+from tests.faults.rig import HANGS, SEED, Calm, alive, ended, start
+from tests.faults.table import Table
 
 pytestmark = pytest.mark.slow
 KILLS = 6

@@ -152,11 +152,12 @@ def test_a_worker_that_dies_is_replaced_and_its_task_done_again(models: Models, 
 
 
 def test_nothing_stays_running_once_closed(models: Models) -> None:
+    before = set(psutil.Process().children(recursive=True))
     with models.compute as runner:
         list(runner.map(tasks.squared, [(1,), (2,)], NEEDS, nothing))
     models.close()
     until = time.monotonic() + 10
-    while (left := psutil.Process().children(recursive=True)) and time.monotonic() < until:
+    while (left := set(psutil.Process().children(recursive=True)) - before) and time.monotonic() < until:
         time.sleep(0.1)
     assert [p.cmdline()[:4] for p in left if "resource_tracker" not in str(p.cmdline())] == []
 

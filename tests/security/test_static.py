@@ -17,6 +17,7 @@ ALLOWED = {  # (file, what): why
     ("salad/tts/worker.py", "import multiprocessing.connection"): IN_HAND,
     ("salad/pipeline/compute/processes.py", "import multiprocessing.connection"): IN_HAND,
     ("salad/pipeline/compute/worker.py", "import multiprocessing.connection"): IN_HAND,
+    ("salad/pipeline/compute/on_dask.py", "import multiprocessing"): "starts its resource tracker, before a signal is blocked",
     ("salad/flows/serve.py", "import multiprocessing"): "looks up the processes of flow runs, to end them",
     ("salad/plugins.py", "importlib.import_module"): PLUGIN,
     ("salad/plugins.py", "importlib.util.spec_from_file_location"): PLUGIN,
