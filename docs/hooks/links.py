@@ -110,7 +110,8 @@ def shown(path: str, content: str) -> str:
     if path.endswith(".md"):
         return content
     fence = "`" * (max([2, *map(len, re.findall(r"`+", content))]) + 1)
-    return f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n{fence}{LEXERS.get(Path(path).suffix, 'text')}\n{content.rstrip()}\n{fence}\n"
+    block = f"{fence}{LEXERS.get(Path(path).suffix, 'text')}\n{content.rstrip()}\n{fence}"
+    return f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n{block}\n"
 
 
 def outside_fences(markdown: str, change: Callable[[str], str]) -> str:

@@ -1,7 +1,7 @@
-"""The two pages of the site that nobody writes: every configuration key, from the pydantic model, and every command, from its help.
+"""The two pages of the site that nobody writes: every configuration key, from its model, and every command, from its help.
 
-A page says where: `<!-- every key -->` in docs/configuration.md, `<!-- every command -->` in docs/commands.md. What a key means stands
-once, as the comment beside it in salad/config.py.
+A page says where: `<!-- every key -->` in docs/configuration.md, `<!-- every command -->` in docs/commands.md. What a key means
+stands once, as the comment beside it in salad/config.py: pydantic's docstrings of attributes would double that page's lines.
 """
 
 from __future__ import annotations
