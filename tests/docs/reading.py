@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import shlex
 import sys
@@ -19,6 +20,7 @@ PAGES = [
     *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name not in HISTORY),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
+EXAMPLE = r": (salad [^\n]*?)(?=\. |\.?$)"
 BLOCK = re.compile(r"^```([a-z]*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 STANDS_FOR = {
     "CONFIG": "configs/demo.yaml",
@@ -96,7 +98,10 @@ def filled(said: str) -> list[str]:
 
 def examples_of_the_help() -> list[str]:
     """`For example: salad …` in what the commands say of themselves, which the site shows too."""
-    return re.findall(r": (salad [^\n]*?)(?=\. |\.?$)", hook("reference").command_pages(), re.MULTILINE)
+    from salad.cli import app
+
+    said = [inspect.getdoc(command.callback) or "" for command in app.registered_commands]
+    return [found for text in [app.info.help or "", *said] for found in re.findall(EXAMPLE, text, re.MULTILINE)]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
