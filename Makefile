@@ -27,7 +27,7 @@ format: setup
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 docs: setup ## the documentation as a site that opens from disk and fetches nothing
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open file://$(CURDIR)/site/index.html"
 
 setup: $(STAMP) ## .venv with pinned packages and the asset packages

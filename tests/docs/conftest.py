@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from tests.docs.reading import ROOT, blocks
 from tests.fakes import RATE, ToneEngine, write_config
@@ -40,18 +39,19 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory, fake_models: dict[st
 
 @pytest.fixture(scope="session")
 def reader_run(reader_folder: Path) -> Path:
-    """runs/demo in that folder, finished."""
-    from salad.config import Config
+    """runs/demo in that folder, finished; and runs/uniform, the same with texts drawn by chance."""
+    from salad.config import load_config
     from salad.pipeline.stages import Run
 
     before = Path.cwd()
     os.chdir(reader_folder)  # as the reader does: names in the configuration are relative
     try:
-        run = Run(Config.model_validate(yaml.safe_load(Path("configs/demo.yaml").read_text(encoding="utf-8"))))
-        with run.store.lock():
-            run.store.bind(run.config)
-            for stage in run.stages:
-                run.execute(stage)
+        for changed in ({}, {"name": "uniform", "select.selector": "uniform"}):
+            run = Run(load_config("configs/demo.yaml", changed))
+            with run.store.lock():
+                run.store.bind(run.config)
+                for stage in run.stages:
+                    run.execute(stage)
     finally:
         os.chdir(before)
     return reader_folder / "runs" / "demo"

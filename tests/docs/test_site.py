@@ -26,10 +26,10 @@ QUIET = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as `make docs` builds it: broken links, anchors and pages without a place end it."""
+    """Built as `make docs` builds it: broken links, anchors and pages without a place end it (but not with --quiet)."""
     pytest.importorskip("material", reason="mkdocs-material is in the extra `dev`")
     folder = tmp_path_factory.mktemp("site")
-    asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
