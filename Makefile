@@ -8,7 +8,7 @@ SPREAD ?= --numprocesses 2 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo voices test test-fast lint format setup constraints licences clean-venv
+.PHONY: demo voices test test-fast lint format docs setup constraints licences clean-venv
 
 demo: setup ## Stage I and two selection rounds on two CPU cores; ends with its tables and the report's path
 	$(BIN)/salad run configs/demo.yaml
@@ -25,6 +25,10 @@ lint: setup
 
 format: setup
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: setup ## the documentation as a site that opens from disk and fetches nothing
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open file://$(CURDIR)/site/index.html"
 
 setup: $(STAMP) ## .venv with pinned packages and the asset packages
 

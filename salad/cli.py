@@ -110,7 +110,7 @@ def status(
 ) -> None:
     """What a run has done, is at and lacks, speech spent and left, the last error, disk; without RUN a line for each run.
 
-    Data are not read: salad verify does that.
+    Data are not read: that is what salad verify does.
     """
     from salad import status as showing
     from salad.pipeline.stages import existing_run

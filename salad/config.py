@@ -50,29 +50,31 @@ class Part(BaseModel):
 class Source(Part):
     """Texts: a hub dataset, a Parquet / JSON-lines / text file or glob, or `packaged:NAME`."""
 
-    dataset: str
-    subset: str | None = None
-    split: str = "train"
-    text_column: str = "text"
-    domain: str | None = None  # a constant for the whole source …
-    domain_column: str | None = None  # … or a column of it; the report uses it, the method never does
-    limit: int | None = Field(None, ge=1)  # passages kept from this source
+    dataset: str  # hub name, file or glob (Parquet, JSON lines, text), or packaged:NAME
+    subset: str | None = None  # of a hub dataset that has several
+    split: str = "train"  # of a hub dataset
+    text_column: str = "text"  # where the text is
+    domain: str | None = None  # one name for all texts of the source; or a column of it, below
+    domain_column: str | None = None  # where a text's domain is; the report uses it, the method never does
+    limit: int | None = Field(None, ge=1)  # how many passages are kept of this source; None: all
 
 
 class Models(Part):
     """Hub names or local folders; `salad/assets.py` finds them in cache, packages or on the hub."""
 
-    lm: str
-    encoder: str
-    embedder: str
+    lm: str  # the text LLM: the teacher, and what the student starts from
+    encoder: str  # the student's ears, frozen: a Whisper, a Mimi, or `logmel`, which needs no download
+    embedder: str  # a sentence-transformers model: clusters and near repeats are seen in its space
     asr: str | None = None  # judges the audio; None: no CER
 
 
 class Pool(Part):
-    sources: list[Source] = Field(min_length=1)
-    min_words: int = Field(12, ge=2)
-    max_words: int = Field(48, ge=4)
-    near_duplicate: float | None = Field(0.8, gt=0, lt=1)  # Jaccard of word trigrams; None: off
+    """The texts: cut into passages of whole sentences, cleaned, each once."""
+
+    sources: list[Source] = Field(min_length=1)  # where the texts come from
+    min_words: int = Field(12, ge=2)  # of a passage: shorter sentences are joined
+    max_words: int = Field(48, ge=4)  # of a passage: longer texts are cut between sentences
+    near_duplicate: float | None = Field(0.8, gt=0, lt=1)  # Jaccard of word trigrams from which one of two texts goes; None: off
 
     @model_validator(mode="after")
     def _ordered(self) -> Pool:
@@ -85,29 +87,31 @@ class Recordings(Part):
     """Recorded speech with transcripts: a hub dataset, an audio folder with metadata, or Lhotse cuts (docs/natural.md)."""
 
     dataset: str  # hub name, Parquet glob, folder with metadata.csv / .jsonl / .parquet, or *.jsonl(.gz) of Lhotse cuts
-    subset: str | None = None
-    split: str = "train"
-    audio_column: str = "audio"
-    text_column: str = "text"
+    subset: str | None = None  # of a hub dataset that has several
+    split: str = "train"  # of a hub dataset, or the folder below that has metadata
+    audio_column: str = "audio"  # where the sound is
+    text_column: str = "text"  # where the transcript is
     words_column: str | None = None  # [{word, start, end}] in seconds; None: whole utterances are spans
     group_column: str | None = None  # speaker or recording: only utterances of one group stand side by side
-    limit: int | None = Field(None, ge=1)  # utterances
+    limit: int | None = Field(None, ge=1)  # how many utterances are read; None: all
 
 
 class Natural(Part):
     """Stage I speech: recordings, shards in our own format, or pool texts of some domains spoken in their stead."""
 
-    recordings: Recordings | None = None
-    shards: str | None = None
-    domains: list[str] = []
-    seconds: float = Field(3600, gt=0)
+    recordings: Recordings | None = None  # people who speak, with transcripts …
+    shards: str | None = None  # … or a folder of shards that are cut already (docs/shards.md) …
+    domains: list[str] = []  # … or domains of the pool whose texts a voice speaks in their stead
+    seconds: float = Field(3600, gt=0)  # of speech: where it stops
     asr_share: float = Field(0.1, ge=0, le=1)  # share of these samples whose audio the ASR checks
 
 
 class Cluster(Part):
-    k: int = Field(128, ge=1)
-    iterations: int = Field(20, ge=1)
-    max_over_mean: float = Field(1.05, gt=1)  # largest cluster over mean size
+    """Balanced k-means on sentence embeddings (paper: 128 clusters)."""
+
+    k: int = Field(128, ge=1)  # how many clusters
+    iterations: int = Field(20, ge=1)  # of k-means
+    max_over_mean: float = Field(1.05, gt=1)  # how large the largest cluster may be, in mean sizes
 
 
 class Probe(Part):
@@ -128,12 +132,16 @@ class Flags(Part):
 
 
 class Score(Part):
-    signal: Literal["divergence", "misalignment", "excess"] = "divergence"  # excess: D - F
+    """How the divergence of each cluster is measured and estimated (docs/signal.md)."""
+
+    signal: Literal["divergence", "misalignment", "excess"] = "divergence"  # what D(c) measures: D, M, or excess: D - F
     estimate: Literal["surrogate", "shrunk", "plain"] = "surrogate"  # of D(c) from few probes: docs/signal.md
-    flags: Flags = Flags()
+    flags: Flags = Flags()  # when a cluster leaves P_target
 
 
 class Select(Part):
+    """What is spoken in a round: a strategy and its budget (docs/selectors.md)."""
+
     selector: str = "importance-diverse"  # a name from `salad strategies`, file.py:Class or package.module:Class
     options: dict[str, Any] = {}  # the strategy's own settings: what its class is made with
     budget: float = Field(gt=0, allow_inf_nan=False)  # seconds of synthetic speech a round
@@ -157,9 +165,9 @@ class Voice(Part):
     """A voice and its share of the texts; with pitch or tempo changed it stands for another speaker."""
 
     engine: str = "hibari"  # a name from `salad voices`, file.py:Class or package.module:Class
-    voice: str = "heart"
+    voice: str = "heart"  # a voice's name in that engine
     model: str | None = None  # of an engine that has several: a name, a folder or a file
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)  # its share of the texts, against the other voices' weights
     pitch: float = Field(0.0, ge=-12, le=12)  # semitones
     tempo: float = Field(1.0, ge=0.5, le=2)  # 2: twice as fast
 
@@ -179,23 +187,25 @@ class Voice(Part):
 class Quality(Part):
     """What a synthesised sample must be, or it is turned down with its reason and replaced."""
 
-    max_cer: float = Field(0.3, gt=0)
-    min_words_per_second: float = Field(1.5, gt=0)
-    max_words_per_second: float = Field(6.0, gt=0)
+    max_cer: float = Field(0.3, gt=0)  # character error rate of the ASR on the spans, at most; only where models.asr is set
+    min_words_per_second: float = Field(1.5, gt=0)  # slower is turned down
+    max_words_per_second: float = Field(6.0, gt=0)  # faster is turned down
     max_edge_silence: float = Field(0.3, gt=0)  # seconds before the first and after the last word of a span, once trimmed
     max_pause: float = Field(1.5, gt=0)  # seconds of silence inside a span
     max_clipped: float = Field(1e-4, ge=0, lt=1)  # share of samples at full scale before levelling
-    min_seconds: float = Field(0.2, gt=0)  # of every span …
-    max_seconds: float = Field(30.0, gt=0, le=30)  # … Whisper hears no more
+    min_seconds: float = Field(0.2, gt=0)  # of every span, at least
+    max_seconds: float = Field(30.0, gt=0, le=30)  # of every span, at most; Whisper hears no more than 30
     level: float = Field(-26.0, ge=-60, le=-10)  # dBFS of active speech, to which every sample is brought (ITU-T P.56)
 
 
 class Speech(Part):
+    """Voices, what is asked of their speech, and the processes that speak (docs/voices.md)."""
+
     voices: list[Voice] = Field([Voice()], min_length=1)  # each text has one of them, by seed and id
     heldout_voice: Voice | None = None  # speaks the held-out texts, and nothing that teaches; None: `voices` do
     cut: Literal["spans", "texts"] = "spans"  # say each span by itself, or whole texts, cut where the engine says words end
-    quality: Quality = Quality()
-    shard_rows: int = Field(128, ge=1)
+    quality: Quality = Quality()  # what a sample must be to be kept
+    shard_rows: int = Field(128, ge=1)  # texts a shard: what a kill costs at most, and a part for many machines
     workers: int | None = Field(None, ge=0)  # processes that speak; None: as many as cores; 0: none, in this process
     time_limit: float = Field(60.0, gt=0)  # seconds for one text, from when a worker has its model; then it is tried elsewhere
 
@@ -218,22 +228,22 @@ class Interleave(Part):
     text to the end (prefix). [10, 10] words make every span equally long.
     """
 
-    pattern: Literal["alternate", "random", "prefix"] = "alternate"
-    speech_words: WordRange = (5, 15)
-    text_words: WordRange = (10, 30)
-    start: Literal["speech", "text", "random"] = "random"
-    max_positions: int = Field(2048, ge=16)
+    pattern: Literal["alternate", "random", "prefix"] = "alternate"  # what follows what: see above
+    speech_words: WordRange = (5, 15)  # of a heard span: from, to
+    text_words: WordRange = (10, 30)  # of a read span: from, to
+    start: Literal["speech", "text", "random"] = "random"  # which comes first
+    max_positions: int = Field(2048, ge=16)  # of a sample, heard and read, at most
 
 
 class Adapter(Part):
     """A causal decoder stack over stacked encoder frames (paper: 12 layers, 960 wide), or two linear layers (`mlp`)."""
 
-    kind: Literal["transformer", "mlp"] = "transformer"
-    layers: int = Field(2, ge=1)
-    width: int = Field(576, ge=8)
-    mlp: int = Field(1536, ge=8)
-    heads: int = Field(9, ge=1)
-    kv_heads: int = Field(3, ge=1)
+    kind: Literal["transformer", "mlp"] = "transformer"  # a causal decoder stack, or two linear layers
+    layers: int = Field(2, ge=1)  # of the transformer
+    width: int = Field(576, ge=8)  # of its states; a multiple of 2 x heads
+    mlp: int = Field(1536, ge=8)  # width of its hidden layer
+    heads: int = Field(9, ge=1)  # of attention
+    kv_heads: int = Field(3, ge=1)  # of keys and values; heads is a multiple of it
     frame_rate: float = Field(12.5, gt=0)  # positions a second that the LM sees
 
     @model_validator(mode="after")
@@ -246,24 +256,27 @@ class Adapter(Part):
 class Lora(Part):
     """Low-rank updates of the LM's linear layers (Hu et al. 2021)."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1)  # of an update
     alpha: float = Field(32.0, gt=0)  # the update is scaled by alpha / rank
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)  # on what goes into an update, while training
+    # names of the linear layers that get one
     targets: list[str] = Field(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1)
 
 
 class Student(Part):
-    adapter: Adapter = Adapter()
-    lm: Literal["frozen", "lora", "full"] = "full"
-    lora: Lora = Lora()
+    """What learns: speech encoder (frozen) → adapter → LM (docs/training.md)."""
+
+    adapter: Adapter = Adapter()  # between ears and LM
+    lm: Literal["frozen", "lora", "full"] = "full"  # what of the LM trains: nothing, low-rank updates, or all of it
+    lora: Lora = Lora()  # of `lm: lora`
 
 
 class Mix(Part):
     """Shares of each kind of sample from Stage II on; Stage I has no synthetic part yet."""
 
-    natural: float = Field(1.0, ge=0)
-    synthetic: float = Field(1.0, ge=0)
-    text: float = Field(1.0, ge=0)  # dropped, with a notice, when the LM is frozen: its loss is then 0
+    natural: float = Field(1.0, ge=0)  # speech of Stage I
+    synthetic: float = Field(1.0, ge=0)  # speech of the rounds so far
+    text: float = Field(1.0, ge=0)  # without speech; dropped, with a notice, when the LM is frozen: its loss is then 0
 
 
 class EarlyStop(Part):
@@ -277,24 +290,24 @@ class EarlyStop(Part):
 class Train(Part):
     """Steps are optimiser steps. Every stage is stable steps, saved, then a linear decay to zero."""
 
-    batch_size: int = Field(8, ge=1)
-    accumulate: int = Field(1, ge=1)
-    stage_one_steps: int = Field(ge=1)
-    round_steps: int = Field(ge=1)
+    batch_size: int = Field(8, ge=1)  # samples a batch, of all processes together
+    accumulate: int = Field(1, ge=1)  # batches a step
+    stage_one_steps: int = Field(ge=1)  # stable steps of Stage I
+    round_steps: int = Field(ge=1)  # stable steps of every round; the control makes as many in all
     decay_steps: int = Field(ge=1)  # at the end of each stage, after its stable steps
-    warmup_steps: int = Field(10, ge=0)
-    adapter_lr: float = Field(1e-3, gt=0)
-    lm_lr: float = Field(5e-5, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    clip: float = Field(1.0, gt=0)  # gradient norm
+    warmup_steps: int = Field(10, ge=0)  # at the start of each stage, linear
+    adapter_lr: float = Field(1e-3, gt=0)  # learning rate of the adapter (and of logmel's front end)
+    lm_lr: float = Field(5e-5, gt=0)  # learning rate of what trains of the LM
+    weight_decay: float = Field(0.1, ge=0)  # of AdamW
+    clip: float = Field(1.0, gt=0)  # gradient norm above which a gradient is scaled down
     alpha: float = Field(1.0, ge=0, le=1)  # L = α·KL + (1-α)·NLL
     temperature: float = Field(1.0, gt=0)  # T: both distributions softened, the KL times T²
     teacher: Literal["states", "cached", "online"] = "states"  # where the loss takes Q from: see trainer/targets.py
     top_k: int = Field(64, ge=1)  # of `teacher: cached`, log-probabilities kept a position
-    mix: Mix = Mix()
+    mix: Mix = Mix()  # what samples are made of
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 where the processor has it
     gradient_checkpointing: bool = False  # less memory for one forward pass more
-    early_stop: EarlyStop | None = None
+    early_stop: EarlyStop | None = None  # end the stable steps when D no longer falls; None: off
     launch: str | None = None  # an `accelerate` config: train in the processes that it describes (docs/training.md)
     save_steps: int = Field(50, ge=1)  # how much of a killed training run is lost at most
 
@@ -310,20 +323,20 @@ class Evaluate(Part):
 class Needs(Part):
     """What a task asks of the worker that runs it: `dask` and `ray` place it where that is free."""
 
-    cpus: float = Field(1, gt=0)
-    gpus: float = Field(0, ge=0)
-    memory: ByteSize | None = None  # "8 GiB"
+    cpus: float = Field(1, gt=0)  # processors; of Ray and of Dask's resource CPU
+    gpus: float = Field(0, ge=0)  # GPUs; of Ray and of Dask's resource GPU
+    memory: ByteSize | None = None  # main memory, such as "8 GiB"; None: not asked for
 
 
 class Compute(Part):
     """Where embedding, scoring and synthesis run (docs/scaling.md). It changes no artefact."""
 
-    runner: Literal["local", "processes", "dask", "ray"] = "local"
+    runner: Literal["local", "processes", "dask", "ray"] = "local"  # threads here, processes here, or a cluster
     address: str | None = None  # of a Dask scheduler or a Ray cluster; None: one is started here, for this run alone
     workers: int | None = Field(None, ge=1)  # tasks at once, where it is started here; None: one a core
-    embed: Needs = Needs()
-    score: Needs = Needs()
-    speak: Needs = Needs()
+    embed: Needs = Needs()  # what a part of embedding asks for
+    score: Needs = Needs()  # what a part of scoring asks for
+    speak: Needs = Needs()  # what a shard of speech asks for
 
     @model_validator(mode="after")
     def _addressed(self) -> Compute:
@@ -335,25 +348,27 @@ class Compute(Part):
 
 
 class Config(Part):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # the run's folder
-    seed: int = Field(0, ge=0)
-    rounds: int = Field(1, ge=1)
+    """A run. Keys without a default must be given."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # the run's folder below runs_dir
+    seed: int = Field(0, ge=0)  # of everything drawn; the same seed gives the same bytes
+    rounds: int = Field(1, ge=1)  # selection rounds after Stage I
     control: bool = True  # also train Stage I alone for as many steps, as the yardstick
     runs_dir: str = "runs"  # a folder, or a URL that fsspec knows: s3://bucket/runs
     storage: dict[str, Any] = {}  # options of that URL's file system; a secret as ${NAME}, read from the environment
-    models: Models
-    pool: Pool
-    natural: Natural
-    cluster: Cluster = Cluster()
-    probe: Probe = Probe()
-    score: Score = Score()
-    select: Select
-    speech: Speech = Speech()
-    interleave: Interleave = Interleave()
-    student: Student = Student()
-    train: Train
-    evaluate: Evaluate = Evaluate()
-    compute: Compute = Compute()
+    models: Models  # which networks
+    pool: Pool  # which texts
+    natural: Natural  # what Stage I hears
+    cluster: Cluster = Cluster()  # how the pool is divided
+    probe: Probe = Probe()  # where the student is asked
+    score: Score = Score()  # how D(c) is estimated
+    select: Select  # what is spoken
+    speech: Speech = Speech()  # who speaks, and how well
+    interleave: Interleave = Interleave()  # which words are heard
+    student: Student = Student()  # what learns
+    train: Train  # how it learns
+    evaluate: Evaluate = Evaluate()  # how it is measured
+    compute: Compute = Compute()  # where the heavy stages run
 
     @property
     def run_dir(self) -> str:

@@ -1,0 +1,125 @@
+"""The built site in a browser: opened from disk, it asks nobody for anything, finds words, and shows every key."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salad.config import Config
+from tests.docs.reading import ROOT, hook
+
+pytestmark = pytest.mark.slow
+
+BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `make docs` builds it: broken links, anchors and pages without a place end it (but not with --quiet)."""
+    pytest.importorskip("material", reason="mkdocs-material is in the extra `dev`")
+    folder = tmp_path_factory.mktemp("site")
+    asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
+    found = next((path for path in BROWSERS if Path(path).exists()), None)
+    if found is None:
+        pytest.skip("no Chromium here")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that keeps what it asks for beyond the disk, and what goes wrong in it."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(20_000)
+    page.beyond, page.wrong = [], []
+    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else page.beyond.append(r.url))
+    left = "net::ERR_ABORTED"  # of what was still on its way when the next page was opened
+    page.on("requestfailed", lambda r: None if r.failure == left else page.wrong.append(f"{r.url}: {r.failure}"))
+    page.on("console", lambda m: page.wrong.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: page.wrong.append(str(e)))
+    yield page
+    page.close()
+
+
+def test_no_page_asks_for_anything_and_nothing_goes_wrong(site: Path, page: Any) -> None:
+    pages = sorted(p for p in site.glob("*.html") if p.name != "404.html")
+    pages += sorted(site.glob("repository/configs/*.html"))
+    assert len(pages) > 20
+    for each in pages:
+        page.goto(each.as_uri())
+        assert page.locator("h1").count() == 1, each
+    assert page.beyond == []
+    assert page.wrong == []
+
+
+def test_nothing_in_the_files_names_an_address_to_load_from(site: Path) -> None:
+    loads = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//", re.IGNORECASE)
+    for each in site.rglob("*.html"):
+        assert not loads.search(each.read_text(encoding="utf-8")), each
+
+
+def test_the_search_finds_a_word_from_disk(site: Path, page: Any) -> None:
+    page.goto((site / "index.html").as_uri())
+    page.locator("input.md-search__input").click()
+    page.keyboard.type("target_ess")
+    page.locator(".md-search-result__link").first.wait_for()
+    found = page.locator(".md-search-result__link").evaluate_all("links => links.map(a => a.href)")
+    assert any("configuration.html" in link for link in found)
+    page.locator(".md-search-result__link").first.click()
+    page.wait_for_url("**/configuration.html*")
+    assert page.beyond == []
+    assert page.wrong == []
+
+
+def test_the_reference_has_every_key_at_its_address(site: Path, page: Any) -> None:
+    page.goto((site / "configuration.html").as_uri())
+    ids = set(page.locator("[id]").evaluate_all("all => all.map(e => e.id)"))
+    keys = [key for part in hook("reference").parts(Config) for key in part.keys]
+    assert len(keys) > 120
+    assert {key.path.replace("[]", "") for key in keys} <= ids
+    rows = page.locator(".keys tbody tr").evaluate_all("all => all.map(r => [...r.cells].map(c => c.innerText.trim()))")
+    assert len(rows) == len(keys)
+    assert all(all(row) for row in rows)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_need_not_scroll_sideways(site: Path, browser: Any, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 390, "height": 844})
+    try:
+        page = context.new_page()
+        for name in ("index", "first-run", "concepts", "configuration", "results"):
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        bright = sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(",")[:3])) > 384
+        assert bright == (scheme == "light")
+    finally:
+        context.close()
+
+
+def test_make_docs_says_what_to_open() -> None:
+    done = subprocess.run(["make", "--dry-run", "docs"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f'echo "Open file://{ROOT}/site/index.html"' in done.stdout
