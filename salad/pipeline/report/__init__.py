@@ -180,7 +180,7 @@ def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:
     common, about = common_domains(run), atlas.about(run)
     columns: dict[str, list[Any]] = {
         "cluster": [row["cluster"] for row in rows],
-        "about": [", ".join(about[row["cluster"]]["words"][:4]) if about else "" for row in rows],
+        "about": [", ".join(about.get(row["cluster"], {"words": []})["words"][:4]) for row in rows],
         "mostly": [common[row["cluster"]] for row in rows],
         "flag": [row["flag"] for row in rows],
         "texts": [row["n_pool"] for row in rows],
