@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from salad.errors import SaladError
+from salad.memory import peak_memory
 
 MANIFEST = "_manifest.json"
 PARTIAL_KEY = "_partial_key"
@@ -35,6 +36,7 @@ class Manifest:
     code_version: str
     seed: int
     seconds: float  # wall time of the build that published it
+    peak_bytes: int | None = None  # of memory during that build, its workers' included; None: not measured
     meta: dict[str, Any] = field(default_factory=dict)  # counts and other small results
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path -> bytes, checksum, rows
 
@@ -155,7 +157,8 @@ def _build(partial: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         key_file.write_text(manifest.key)
-    meta = build(partial)
+    with peak_memory() as peak:
+        meta = build(partial)
     files = {}
     for path in sorted(p for top in partial.iterdir() if not _is_scratch(top) for p in (top, *top.rglob("*")) if p.is_file()):
         with path.open("rb") as f:
@@ -167,7 +170,8 @@ def _build(partial: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
         }
     # What an earlier attempt of the same build had spent is not known; this is the last attempt's time.
     seconds = round(time.perf_counter() - started, 3)
-    whole = Manifest(**{**asdict(manifest), "meta": meta, "files": files, "seconds": seconds})
+    measured = {"seconds": seconds, "peak_bytes": peak.bytes}
+    whole = Manifest(**{**asdict(manifest), "meta": meta, "files": files, **measured})
     sync_json(partial / MANIFEST, asdict(whole))
     return whole
 

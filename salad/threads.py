@@ -24,6 +24,15 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """While it lasts, or as a decorator while a function runs, BLAS and OpenMP have one thread: sums come out the same."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
+@contextmanager
 def one_thread_each() -> Iterator[Each]:
     """A `map` whose calls run side by side and whose results come in order; while it lasts BLAS has one thread."""
     import faiss

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.faults.table"]
+pytest_plugins = ["tests.browser", "tests.faults.table"]
 
 settings.register_profile("same", derandomize=True, deadline=None)  # the same examples in every run, however busy the machine
 settings.load_profile("same")

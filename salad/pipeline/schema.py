@@ -18,6 +18,16 @@ POOL = pa.schema(
     ]
 )
 
+MAP_POINTS = pa.schema([("row", pa.int64()), ("x", pa.float32()), ("y", pa.float32())])  # row: of the pool
+
+CLUSTER_WORDS = pa.schema(
+    [
+        ("cluster", pa.int32()),
+        ("words", pa.list_(pa.string())),  # the most typical first
+        ("examples", pa.list_(pa.string())),  # texts, the nearest to the centroid first
+    ]
+)
+
 PROBE_SCORES = pa.schema(
     [
         ("id", pa.string()),

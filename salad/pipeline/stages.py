@@ -98,6 +98,7 @@ class Run:
             stages += self._round(r)
         if c.control:
             stages += self._control()
+        stages.append(self._map())
         return [*stages, self._report([s.name for s in stages])]
 
     def round_stages(self, round_: int) -> list[Stage]:
@@ -420,6 +421,15 @@ class Run:
             self._checkpoint("control/checkpoint", "stage-one/checkpoint", self._sources(0), steps),
             self._metrics("control/metrics", "control/checkpoint"),
         ]
+
+    def _map(self) -> Stage:
+        from salad.pipeline.projection import build_map
+
+        def build(out: Path, progress: Progress) -> dict[str, Any]:
+            at = self._path
+            return build_map(out, at("pool"), at("embeddings"), at("clusters"), self.config.seed)
+
+        return Stage("map", build, {}, ("pool", "embeddings", "clusters"))
 
     def _report(self, names: list[str]) -> Stage:
         from salad.pipeline.report import build_report

@@ -85,13 +85,6 @@ def benchmark_tables(run: Run) -> list[tuple[str, list[str], list[list[str]]]]:
     return [(tables.title(name, by), tables.COLUMNS, tables.rows(name, by)) for name, by in asked.items()]
 
 
-def heldout_errors(run: Run, name: str) -> dict[str, float | None]:
-    """Standard errors of a student's D, M and F on all held-out texts; None where there is one text."""
-    table = _heldout(run, name)
-    columns = {"D": "divergence", "M": "misalignment", "F": "forgetting"}
-    return {measure: _standard_error(table[column].to_numpy()) for measure, column in columns.items()}
-
-
 def paired_difference(run: Run, name: str, other: str) -> tuple[float, float] | None:
     """D of one student minus D of another, text by text: mean and standard error. None: they cannot be paired."""
     difference = paired_differences(run, name, other)

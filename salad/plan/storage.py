@@ -13,6 +13,7 @@ POOL_ROW, POOL_TEXT = 30, 0.4  # bytes a row beside its text, and what zstd leav
 FLAC = 1.0  # bytes a sample of 16: hibari's sound
 SPEECH_ROW = 600  # bytes beside the sound: text, spans, measures
 TOKEN = 10  # bytes of a token, its place and its share of the row, in examples.parquet
+PAGES = 8e6  # bytes: plotly.js is most of it
 FLOAT, HALF = 4, 2
 ADAM = 3 * FLOAT  # bytes a weight in a checkpoint to go on from: itself and AdamW's two moments
 HELD = 3  # such checkpoints at most, the one being written included
@@ -30,6 +31,8 @@ def storage_rows(f: Facts) -> Iterator[Stored]:
     yield ("predicted", 3 * FLOAT * f.texts * times), f"12 bytes a text, {times} times"
     sound = sum(s * _rate(f, kind) for kind, s in f.seconds.items()) * FLAC
     rows = sum(f.spoken(kind) for kind in f.seconds) * (SPEECH_ROW + f.words * CHARS)
+    chosen = f.seconds.get("rounds", 0.0) * _rate(f, "rounds") * FLAC
+    yield ("report", PAGES + chosen), "pages, and the sounds of the rounds once more"
     yield ("speech", sound + rows), f"FLAC, {FLAC:g} byte a sample, and {SPEECH_ROW} bytes and the text a row"
     yield _features(f)
     stages = 1 + c.rounds + c.control

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from salad.config import Config
 from tests.docs.reading import ROOT, hook
 
 pytestmark = pytest.mark.slow
-
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,42 +29,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
-    found = next((path for path in BROWSERS if Path(path).exists()), None)
-    if found is None:
-        pytest.skip("no Chromium here")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page that keeps what it asks for beyond the disk, and what goes wrong in it."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(20_000)
-    page.beyond, page.wrong = [], []
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else page.beyond.append(r.url))
-    left = "net::ERR_ABORTED"  # of what was still on its way when the next page was opened
-    page.on("requestfailed", lambda r: None if r.failure == left else page.wrong.append(f"{r.url}: {r.failure}"))
-    page.on("console", lambda m: page.wrong.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda e: page.wrong.append(str(e)))
-    yield page
-    page.close()
-
-
-def test_no_page_asks_for_anything_and_nothing_goes_wrong(site: Path, page: Any) -> None:
+def test_no_page_asks_for_anything_and_nothing_goes_wrong(site: Path, tab: Any) -> None:
     pages = sorted(p for p in site.glob("*.html") if p.name != "404.html")
     pages += sorted(site.glob("repository/configs/*.html"))
     assert len(pages) > 20
     for each in pages:
-        page.goto(each.as_uri())
-        assert page.locator("h1").count() == 1, each
-    assert page.beyond == []
-    assert page.wrong == []
+        tab.goto(each.as_uri())
+        assert tab.locator("h1").count() == 1, each
 
 
 def test_nothing_in_the_files_names_an_address_to_load_from(site: Path) -> None:
@@ -80,26 +44,24 @@ def test_nothing_in_the_files_names_an_address_to_load_from(site: Path) -> None:
         assert not loads.search(each.read_text(encoding="utf-8")), each
 
 
-def test_the_search_finds_a_word_from_disk(site: Path, page: Any) -> None:
-    page.goto((site / "index.html").as_uri())
-    page.locator("input.md-search__input").click()
-    page.keyboard.type("target_ess")
-    page.locator(".md-search-result__link").first.wait_for()
-    found = page.locator(".md-search-result__link").evaluate_all("links => links.map(a => a.href)")
+def test_the_search_finds_a_word_from_disk(site: Path, tab: Any) -> None:
+    tab.goto((site / "index.html").as_uri())
+    tab.locator("input.md-search__input").click()
+    tab.keyboard.type("target_ess")
+    tab.locator(".md-search-result__link").first.wait_for()
+    found = tab.locator(".md-search-result__link").evaluate_all("links => links.map(a => a.href)")
     assert any("configuration.html" in link for link in found)
-    page.locator(".md-search-result__link").first.click()
-    page.wait_for_url("**/configuration.html*")
-    assert page.beyond == []
-    assert page.wrong == []
+    tab.locator(".md-search-result__link").first.click()
+    tab.wait_for_url("**/configuration.html*")
 
 
-def test_the_reference_has_every_key_at_its_address(site: Path, page: Any) -> None:
-    page.goto((site / "configuration.html").as_uri())
-    ids = set(page.locator("[id]").evaluate_all("all => all.map(e => e.id)"))
+def test_the_reference_has_every_key_at_its_address(site: Path, tab: Any) -> None:
+    tab.goto((site / "configuration.html").as_uri())
+    ids = set(tab.locator("[id]").evaluate_all("all => all.map(e => e.id)"))
     keys = [key for part in hook("reference").parts(Config) for key in part.keys]
     assert len(keys) > 120
     assert {key.path.replace("[]", "") for key in keys} <= ids
-    rows = page.locator(".keys tbody tr").evaluate_all("all => all.map(r => [...r.cells].map(c => c.innerText.trim()))")
+    rows = tab.locator(".keys tbody tr").evaluate_all("all => all.map(r => [...r.cells].map(c => c.innerText.trim()))")
     assert len(rows) == len(keys)
     assert all(all(row) for row in rows)
 

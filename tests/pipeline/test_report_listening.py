@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from salad import audio
 from salad.config import Config
 from salad.pipeline import ledger, shards
-from salad.pipeline.report import listening, rates, write_report
+from salad.pipeline.report import PAGES, listening, rates, write_report
 from salad.pipeline.report.difference import ADDED, MISSED, SAME, differences, normal_form
 from salad.pipeline.report.rates import Tried
 from salad.pipeline.stages import Run
@@ -116,7 +116,8 @@ def test_rates_by_voice_count_faults_alone(index: Path, page: small.Page) -> Non
     assert heart == ["heart · hibari", "14", "14", f"{seconds:,.0f}", "0.047", "2.00", "0.0%", "0", "0"]
     cer = 6 * 0.5 / 9
     assert evil == [SHOWN_EVIL, "10", "3", "1", f"{cer:.3f}", "2.00", "70.0%", "6", "1"], "over budget is no fault"
-    assert small.Page(index).tables["Texts that were tried, by voice"] == [heads, evil, heart]
+    samples = small.Page(index.parent / "samples.html")
+    assert samples.tables["Texts that were tried, probes and held-out ones too, by voice"] == [heads, evil, heart]
 
 
 def test_rates_by_cluster_begin_with_the_worst_and_fold_the_rest(page: small.Page) -> None:
@@ -173,11 +174,15 @@ def test_a_sample_tells_what_was_said_heard_and_measured(index: Path) -> None:
 
 
 def test_the_pages_lead_to_each_other(index: Path, page: small.Page) -> None:
-    assert {"href": "listening.html"} in [attributes for tag, attributes in small.Page(index).elements if tag == "a"]
     targets = [str(attributes["href"]) for tag, attributes in page.elements if tag == "a"]
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
-    assert targets[0] == "index.html"
-    assert {t.removeprefix("#") for t in targets[1:]} == ids
+    pages = [name for name, _ in PAGES]
+    assert targets[: len(pages)] == pages
+    assert {t.removeprefix("#") for t in targets[len(pages) :]} == ids
+    for name in pages:
+        there = small.Page(index.parent / name)
+        assert [a["href"] for tag, a in there.elements if tag == "a"][: len(pages)] == pages
+        assert [a["href"] for _, a in there.elements if a.get("aria-current")] == [name]
     assert len(ids) == 4, "rates, two voices, what was turned down"
 
 
@@ -334,10 +339,3 @@ def test_differences_hold_both_wordings_and_mark_what_the_cer_counts(said: str, 
     missed, added = (sum(len(t.replace(" ", "")) for t, kind in pieces if kind == k) for k in (MISSED, ADDED))
     assert (missed + added > 0) == (errors > 0)
     assert missed + added >= errors
-
-
-@pytest.mark.slow
-def test_a_browser_shows_the_page_without_complaint(index: Path, tmp_path: Path) -> None:
-    dom, console = small.browse(index.parent / listening.PAGE, tmp_path)
-    assert console == []
-    assert "<title>small: listening · SALAD</title>" in dom, "a text of the data ran as a script"

@@ -6,33 +6,38 @@ Everything is read from published artefacts. What is not published yet is left o
 from __future__ import annotations
 
 import math
-import os
-import platform
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-import salad
 from salad.artifact import Manifest
 from salad.errors import SaladError
 from salad.pipeline import summary
 from salad.pipeline.pool import read_pool
-from salad.pipeline.report import figures, listening, rates, samples
+from salad.pipeline.report import atlas, figures, listening, machine, overview, rates, sample_table
 from salad.pipeline.report.calibration import calibration
 from salad.pipeline.report.flagged import flagged, probe_folders
+from salad.pipeline.report.scripts import write_script
 from salad.pipeline.report.story import story
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from salad.pipeline.stages import Run
+
+
+PAGES = [
+    ("index.html", "Story"),
+    ("map.html", "Map"),
+    ("samples.html", "Samples"),
+    (listening.PAGE, "Listening"),
+    ("machine.html", "Machine"),
+]
 
 
 def write_report(run: Run) -> Path:
@@ -55,55 +60,96 @@ def write_report(run: Run) -> Path:
 
 
 def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict[str, Any]:
-    """Write the pages, plotly.min.js, config.yaml and audio/ into `out`; the same artefacts give the same bytes."""
+    """Write the pages, their scripts and data, config.yaml and audio/ into `out`; the same artefacts give the same bytes."""
+    for folder in ("audio", "rows"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    environment, tried = _environment(), rates.tried(run, rates.synthesised(run))
+    heard = _write_listening(out, run, environment, tried)
+    found = Pages(run, out, environment, heard)
+    drawn = [found.story(), found.map(), found.samples(rates.by_voice(tried)), found.machine()]
+    _write_scripts(out)
+    progress(1)
+    return {"figures": sum(drawn), "sounds": len(list((out / "audio").rglob("*.flac")))}
+
+
+class Pages:
+    """The report's pages; each method writes one and returns how many figures are on it."""
+
+    def __init__(self, run: Run, out: Path, environment: Environment, heard: bool) -> None:
+        self.run, self.out, self._environment = run, out, environment
+        self.pages = [page for page in PAGES if heard or page[0] != listening.PAGE]
+
+    def story(self) -> int:
+        run, plots = self.run, figures.story_figures(self.run)
+        missing = [s.name for s in run.stages[:-1] if not summary.published(run, s.name)]
+        self._write(
+            "index.html",
+            missing=missing,
+            stages=len(run.stages) - 1,
+            tiles=overview.tiles(run),
+            story=story(run),
+            figures=plots,
+            heldout=(summary.HELDOUT_COLUMNS, summary.heldout_rows(run)),
+            domains=summary.domain_rows(run),
+            benchmarks=summary.benchmark_tables(run),
+        )
+        return len(plots)
+
+    def map(self) -> int:
+        run, rounds = self.run, figures.scored_rounds(self.run)
+        plots = {f"clusters-{r}": figures.clusters(figures.cluster_rows(run, r)) for r in rounds}
+        prediction = calibration(run)
+        if prediction:
+            plots["calibration"] = prediction.figure
+        points, about = atlas.points(run), atlas.about(run)
+        if points:
+            write_script(self.out / "map-data.js", "drawMap", points)
+        self._write(
+            "map.html",
+            map=points,
+            about=about,
+            figures=plots,
+            clusters={r: cluster_table(run, r) for r in rounds},
+            scores={r: run.store.manifest(f"round-{r:03d}/scores").meta for r in rounds},
+            symbols=figures.SYMBOLS,
+            prediction=prediction,
+            flags=flagged(run, probe_folders(run), self.out / "audio"),
+            pool=run.store.manifest("pool").meta if summary.published(run, "pool") else None,
+        )
+        return len(plots) + bool(points)
+
+    def samples(self, voices: rates.Table) -> int:
+        written = sample_table.write_samples(self.run, self.out)
+        speech = (summary.SPEECH_COLUMNS, summary.speech_rows(self.run))
+        self._write("samples.html", samples=written, speech=speech, voices=voices)
+        return 0
+
+    def machine(self) -> int:
+        run = self.run
+        dumped = run.config.model_dump(mode="json", exclude={"runs_dir"})
+        config = yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True)
+        (self.out / "config.yaml").write_text(config, encoding="utf-8")
+        self._write(
+            "machine.html",
+            times=summary.time_rows(run),
+            by_stage=(machine.COLUMNS, machine.stage_rows(run)),
+            machine=machine.machine(),
+            packages=machine.packages(),
+            config=config,
+        )
+        return 0
+
+    def _write(self, page: str, **facts: Any) -> None:
+        html = self._environment.get_template(page).render(name=self.run.config.name, pages=self.pages, **facts)
+        (self.out / page).write_text(html, encoding="utf-8")
+
+
+def _write_scripts(out: Path) -> None:
     from plotly.offline import get_plotlyjs
 
-    shutil.rmtree(out / "audio", ignore_errors=True)
-    environment = _environment()
-    tried = rates.tried(run, rates.synthesised(run))
-    heard = _write_listening(out, run, environment, tried)
-    round_ = samples.last_spoken_round(run)
-    speech = None if round_ is None else run.store.path(f"round-{round_:03d}/speech")
-    selected = samples.selected(speech, out / "audio") if speech else []
-    flags = flagged(run, probe_folders(run), out / "audio")
-    plots = figures.all_figures(run)
-    prediction = calibration(run)
-    if prediction:
-        plots["calibration"] = prediction.figure
-    rounds = figures.scored_rounds(run)
-    config = yaml.safe_dump(run.config.model_dump(mode="json", exclude={"runs_dir"}), sort_keys=False, allow_unicode=True)
-    page = environment.get_template("page.html")
-    html = page.render(
-        name=run.config.name,
-        missing=[s.name for s in run.stages[:-1] if not summary.published(run, s.name)],
-        stages=len(run.stages) - 1,
-        story=story(run),
-        figures=plots,
-        heldout=(summary.HELDOUT_COLUMNS, summary.heldout_rows(run)),
-        domains=summary.domain_rows(run),
-        benchmarks=summary.benchmark_tables(run),
-        speech=(summary.SPEECH_COLUMNS, summary.speech_rows(run)),
-        times=summary.time_rows(run),
-        clusters={r: cluster_table(run, r) for r in rounds},
-        scores={r: run.store.manifest(f"round-{r:03d}/scores").meta for r in rounds},
-        symbols=figures.SYMBOLS,
-        prediction=prediction,
-        flags=flags,
-        round=round_,
-        voices=rates.by_voice(tried),
-        listening=listening.PAGE if heard else None,
-        selected=selected,
-        rejected=samples.rejected(speech, out / "audio") if speech else [],
-        pool=run.store.manifest("pool").meta if summary.published(run, "pool") else None,
-        machine=machine(),
-        packages=packages(),
-        config=config,
-    )
-    (out / "index.html").write_text(html, encoding="utf-8")
-    (out / "config.yaml").write_text(config, encoding="utf-8")
     (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
-    progress(1)
-    return {"figures": len(plots), "sounds": len(list((out / "audio").glob("*.flac")))}
+    for script in Path(__file__).parent.glob("*.js"):
+        shutil.copyfile(script, out / script.name)
 
 
 def _write_listening(out: Path, run: Run, environment: Environment, tried: list[rates.Tried]) -> bool:
@@ -114,6 +160,7 @@ def _write_listening(out: Path, run: Run, environment: Environment, tried: list[
         return False
     html = environment.get_template(listening.PAGE).render(
         name=run.config.name,
+        pages=PAGES,
         sections=listening.sections(run, texts, out / "audio"),
         quality=run.config.speech.quality,
         voices=rates.by_voice(tried),
@@ -127,14 +174,16 @@ def _write_listening(out: Path, run: Run, environment: Environment, tried: list[
 def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of a round's clusters, each with the domain that most of its pool texts are of.
 
-    A column of flags and one of F stand there only where a cluster has one.
+    Columns of typical words, of flags and of F stand there only where a cluster has one.
     """
     rows = figures.cluster_rows(run, round_)
-    common = common_domains(run)
+    common, about = common_domains(run), atlas.about(run)
     columns: dict[str, list[Any]] = {
         "cluster": [row["cluster"] for row in rows],
+        "about": [", ".join(about.get(row["cluster"], {"words": []})["words"][:4]) for row in rows],
         "mostly": [common[row["cluster"]] for row in rows],
         "flag": [row["flag"] for row in rows],
+        "texts": [row["n_pool"] for row in rows],
         "probes": [row["n_probe"] for row in rows],
         "D": [row["divergence"] for row in rows],
         "95%": [interval(row) for row in rows],
@@ -145,7 +194,7 @@ def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:
         "P_web": [row["p_web"] for row in rows],
         "P_target": [row["p_target"] for row in rows],
     }
-    shown = {name: values for name, values in columns.items() if name not in ("flag", "F") or any(values)}
+    shown = {name: values for name, values in columns.items() if name not in ("about", "flag", "F") or any(values)}
     return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
 
 
@@ -163,37 +212,6 @@ def common_domains(run: Run) -> list[str]:
     k, d = run.config.cluster.k, len(names)
     counts = np.bincount(cluster.astype(np.int64) * d + domain.indices.to_numpy(), minlength=k * d).reshape(k, d)
     return [f"{names[row.argmax()]} {row.max() / row.sum():.0%}" if row.sum() else "–" for row in counts]
-
-
-def machine() -> dict[str, Any]:
-    """Where this report was written."""
-    return {
-        "salad": salad.__version__,
-        "Python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "processors": os.cpu_count(),
-    }
-
-
-def packages() -> dict[str, str]:
-    """Versions of what salad depends on, without its extras."""
-    try:
-        wanted = metadata.requires("salad-speech") or []
-    except metadata.PackageNotFoundError:
-        return {}
-    names = sorted(re.split(r"[^\w.-]", line)[0] for line in wanted if "extra ==" not in line)
-    found = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions() if d.name}
-    return {name: found[name.lower()] for name in names if name.lower() in found}
-
-
-def _processor() -> str:
-    try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        facts = ""
-    model = re.search(r"^model name\s*:\s*(.+)$", facts, re.MULTILINE)
-    return model[1] if model else platform.processor() or "unknown"
 
 
 def cell(value: Any) -> str:

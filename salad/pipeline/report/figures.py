@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +28,16 @@ STAGES = (BLUE, ORANGE, GREEN, PURPLE)
 SYMBOLS = {"divergence": "D", "misalignment": "M", "excess": "D − F"}  # of what chooses
 
 
-def all_figures(run: Run) -> dict[str, Figure]:
-    """Every figure whose artefacts are published, by the id of its place in the page."""
-    found = {"curve": curve(run), "training": training(run), "alignment": alignment(run)}
-    found |= {f"clusters-{r}": clusters(cluster_rows(run, r)) for r in scored_rounds(run)}
+def story_figures(run: Run) -> dict[str, Figure]:
+    """Figures over students, as far as their artefacts are published, by the id of their places in the page."""
+    found = {"curve": curve(run), "gap": gap(run), "training": training(run), "alignment": alignment(run)}
     return {name: figure for name, figure in found.items() if figure["data"]}
 
 
 def curve(run: Run) -> Figure:
-    """D, M and F over the students; the control stands apart; a dotted line is what no speech gives."""
+    """D, M and F over the students with their 95 % intervals; the control stands apart; a dotted line is what no speech gives."""
     labels = _labels(run)
     values = {name: summary.metrics(run, name)["all"] for name in labels}
-    errors = {name: summary.heldout_errors(run, name) for name in labels}
 
     def trace(measure: str, names: list[str], **look: Any) -> dict[str, Any]:
         colour, width, size = MEASURES[measure]
@@ -47,7 +46,7 @@ def curve(run: Run) -> Figure:
             "name": measure,
             "x": [labels[n] for n in names],
             "y": [values[n][measure] for n in names],
-            "error_y": {"type": "data", "array": [errors[n][measure] for n in names], "color": colour, "thickness": 1},
+            "error_y": interval([values[n] for n in names], measure, colour),
             "line": {"color": colour, "width": width},
             "marker": {"color": colour, "size": size, "symbol": "diamond" if names == [CONTROL] else "circle"},
             "cliponaxis": False,
@@ -64,6 +63,44 @@ def curve(run: Run) -> Figure:
     if NO_SPEECH in labels:
         layout |= _level(values[NO_SPEECH]["D"], "D without any speech")
     return {"data": data, "layout": layout}
+
+
+def gap(run: Run) -> Figure:
+    """Accuracy of Q on text less that of P on speech over the students, a line a benchmark, with 95 % intervals."""
+    labels = {name: label for name, label in _labels(run).items() if name != NO_SPEECH}
+    found = {name: summary.metrics(run, name).get("benchmarks", {}) for name in labels}
+    data = []
+    for i, benchmark in enumerate(dict.fromkeys(b for of_student in found.values() for b in of_student)):
+        colour = STAGES[i % len(STAGES)]
+        asked = [name for name in labels if benchmark in found[name]]
+        along = [name for name in asked if name != CONTROL]
+        for names, look in ((along, "lines+markers"), ([n for n in asked if n == CONTROL], "markers")):
+            values = [found[n][benchmark] for n in names]
+            if names:
+                data.append(
+                    {
+                        "type": "scatter",
+                        "name": benchmark if re.fullmatch(r"[\w -]+", benchmark) else f"benchmark {i + 1}",
+                        "mode": look,
+                        "showlegend": look != "markers",
+                        "x": [labels[n] for n in names],
+                        "y": [v["gap"] for v in values],
+                        "error_y": interval(values, "gap", colour),
+                        "line": {"color": colour},
+                        "marker": {"color": colour, "size": 8, "symbol": "diamond" if look == "markers" else "circle"},
+                    }
+                )
+    layout = plain_layout("", "gap in accuracy, text less speech", height=260)
+    layout["xaxis"] |= {"type": "category"}
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return {"data": data, "layout": layout}
+
+
+def interval(values: list[dict[str, Any]], measure: str, colour: str) -> dict[str, Any]:
+    """Plotly's error bars of NAME, NAME_low and NAME_high; none where there is no interval."""
+    above = [_less(v.get(f"{measure}_high"), v[measure]) for v in values]
+    below = [_less(v[measure], v.get(f"{measure}_low")) for v in values]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": colour, "thickness": 1}
 
 
 def training(run: Run) -> Figure:

@@ -1,38 +1,14 @@
-"""What can be read and heard in the report: texts that were chosen and spoken, and texts that were turned down."""
+"""A few texts as a page shows them: what is heard of each marked, with its sound beside the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from salad.audio import from_bytes, to_flac
-from salad.pipeline import summary
 from salad.pipeline.ledger import NOT_REACHED, OVER_BUDGET
-from salad.pipeline.shards import shard_files
-
-if TYPE_CHECKING:
-    from salad.pipeline.stages import Run
-
-SHOWN = 10
-
-
-def last_spoken_round(run: Run) -> int | None:
-    rounds = [r for r in range(run.config.rounds) if summary.published(run, f"round-{r:03d}/speech")]
-    return rounds[-1] if rounds else None
-
-
-def selected(speech: Path, sounds: Path) -> list[dict[str, Any]]:
-    """The first texts of a speech folder, each with the name of its sound, which is written into `sounds`."""
-    rows = zip(range(SHOWN), _rows(speech), strict=False)
-    return [with_sound(row, sounds, f"row-{number:05d}.flac") for number, row in rows]
-
-
-def rejected(speech: Path, sounds: Path) -> list[dict[str, Any]]:
-    """The first texts that were tried and turned down, with their sounds as far as they made one."""
-    return [with_sound(row, sounds, f"rejected-{i:05d}.flac") for i, row in enumerate(turned_down(speech, SHOWN))]
 
 
 def turned_down(speech: Path, most: int, cluster: int | None = None) -> list[dict[str, Any]]:
@@ -56,14 +32,14 @@ def read_row(path: Path, number: int) -> dict[str, Any]:
 
 def with_sound(row: dict[str, Any], sounds: Path, name: str) -> dict[str, Any]:
     """A row as a page shows it; its sound is written into `sounds`, where it has one that can be decoded."""
-    flac = _flac((row.get("audio") or {}).get("bytes"))
+    flac = playable((row.get("audio") or {}).get("bytes"))
     if flac:
         sounds.mkdir(exist_ok=True)
         (sounds / name).write_bytes(flac)
     return {**row, "sound": f"{sounds.name}/{name}" if flac else None, "pieces": pieces(row["text"], row.get("spans") or [])}
 
 
-def _flac(sound: bytes | None) -> bytes | None:
+def playable(sound: bytes | None) -> bytes | None:
     """A file of any kind as one that every browser plays by its name."""
     if not sound or sound.startswith(b"fLaC"):
         return sound
@@ -82,9 +58,3 @@ def pieces(text: str, spans: list[dict[str, Any]]) -> list[tuple[str, bool]]:
         cut += [(text[at:start], False), (heard, True)]
         at = start + len(heard)
     return [(piece, heard) for piece, heard in [*cut, (text[at:], False)] if piece]
-
-
-def _rows(speech: Path) -> Iterator[dict[str, Any]]:
-    for path in shard_files(speech):
-        for batch in pq.ParquetFile(path).iter_batches(SHOWN):
-            yield from batch.to_pylist()
