@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def find_runs(names: Sequence[str], runs: Path = RUNS) -> list[Run]:
     """
     found: dict[str, Run] = {}
     for name in names:
-        strategy = not ("://" in name or Path(name).exists()) and bool(re.fullmatch(r"[\w.-]+", name))
+        strategy = "://" not in name and ("/" not in name or ".py:" in name) and not Path(name).exists()
         for run in _runs_of(name, runs) if strategy else [existing_run(name)]:
             if str(run.store) in found and not strategy:
                 raise SaladError(f"run {run.store} is named twice", "a run and itself do not differ: name another one")
@@ -158,15 +157,16 @@ def verdicts(found: Comparison) -> list[str]:
     """The answer in a sentence a run: D against the base's, and how much more or less speech that took."""
     said = []
     spent = found.base.student.seconds
+    base = found.base.label if found.base.student.label == CONTROL else f"{found.base.label} {found.base.student.label}"
     for row in found.overall:
         if row.measure != "D" or row.student.endswith("both"):
             continue
         who = next(e for e in differences.entrants(found.sides) if e.label == row.who)
         words = {
-            "better": f"is better than {found.base.label}",
-            "worse": f"is worse than {found.base.label}",
-            "no difference": f"shows no difference to {found.base.label}",
-        }.get(row.verdict, f"cannot be told from {found.base.label} on {row.texts} held-out text{'s' * (row.texts != 1)}")
+            "better": f"is better than {base}",
+            "worse": f"is worse than {base}",
+            "no difference": f"shows no difference to {base}",
+        }.get(row.verdict, f"cannot be told from {base} on {row.texts} held-out text{'s' * (row.texts != 1)}")
         width = f" [{row.interval.low:+.3f}, {row.interval.high:+.3f}]" if row.interval else ""
         more = who.student.seconds - spent
         speech = (
@@ -175,5 +175,6 @@ def verdicts(found: Comparison) -> list[str]:
             else "as much synthetic speech"
         )
         how = "text by text" if row.paired else "unpaired"
-        said.append(f"{row.who} {words}: D {row.mean:+.3f}{width} nats, {how}, with {speech}.")
+        named = row.who if row.student == CONTROL else f"{row.who} {row.student}"
+        said.append(f"{named} {words}: D {row.mean:+.3f}{width} nats, {how}, with {speech}.")
     return said

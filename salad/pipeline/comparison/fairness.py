@@ -18,6 +18,7 @@ SILENT = (
     "speech.workers", "speech.shard_rows", "speech.time_limit",
 )  # fmt: skip
 STRATEGY = ("select.selector", "select.options", "select.gamma", "select.target_ess", "score")
+OF_ROUNDS = {"seconds of speech spent", "rounds measured", "budget a round (s)"}
 TITLES = {
     "models.lm": "teacher", "models.encoder": "speech encoder", "models.embedder": "sentence embeddings", "models.asr": "ASR",
     "speech.heldout_voice": "held-out voice", "speech.voices": "voices", "pool": "pool", "natural": "natural speech",
@@ -44,7 +45,11 @@ def unfair(sides: Sequence[Side]) -> list[Differs]:
         _differs("rounds measured", [str(side.rounds) for side in sides]),
         _differs("version of the code", [side.students[-1].code if side.students else "–" for side in sides]),
     ]
-    return [one for one in (*found, *_configuration(sides)) if one]
+    known = [one for one in (*found, *_configuration(sides)) if one]
+    if {one.what for one in known} <= OF_ROUNDS:  # nothing else can have made Stage I another, save what it was made from
+        stage_one = [side.students[0].key[:6] if side.students else "–" for side in sides]
+        known += filter(None, [_differs("Stage I, though the configuration is the same", stage_one)])
+    return known
 
 
 def chosen_by(sides: Sequence[Side]) -> list[Differs]:

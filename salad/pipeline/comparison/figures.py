@@ -106,13 +106,17 @@ def _curves(
 ) -> Figure:
     """One line a run; with `controls` a diamond for each run's control, at the rounds whose steps it had."""
     data = []
+    shown: set[str] = set()  # controls, which runs may share
     for side in sides:
         name, (colour, dash) = look[side.label]
         known = [(s, y) for s in side.students if (y := value(side, s)) is not None]
         if known:
             trace = _points([x(s) for s, _ in known], [y for _, y in known], [interval(side, s) for s, _ in known], colour)
             data.append({**trace, "name": name, "mode": "lines+markers", "line": {"color": colour, "dash": dash, "width": 2}})
-        if controls and side.control and (y := value(side, side.control)) is not None:
+        if not controls or side.control is None or side.control.key in shown:
+            continue
+        if (y := value(side, side.control)) is not None:
+            shown.add(side.control.key)
             trace = _points([side.config.rounds], [y], [interval(side, side.control)], colour)
             marker = {"color": colour, "symbol": "diamond-open", "size": 10}
             data.append({**trace, "name": f"control of {name}", "mode": "markers", "marker": marker})

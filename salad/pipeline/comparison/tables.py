@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from salad.pipeline.comparison.cost import KINDS, POINT, Cost
-from salad.pipeline.comparison.differences import Difference
+from salad.pipeline.comparison.differences import Difference, entrants
 from salad.pipeline.comparison.facts import Side, Student, gaps
 from salad.pipeline.comparison.fairness import Differs
 from salad.pipeline.comparison.overlap import Overlap
@@ -18,31 +18,26 @@ OVERLAPS = ["runs", "texts", "in common", "Jaccard", "by chance", "clusters alik
 
 
 def runs(sides: Sequence[Side], costs: Sequence[Cost]) -> Table:
-    """One row a run, and one for a control beside it."""
+    """One row a run, then one for each control."""
     benchmarks = sorted({name for side in sides for s in side.students[-1:] for name in gaps(side, s)})
-    columns = [
-        "run",
-        "selector",
-        "seed",
-        "rounds",
-        "speech s",
-        "D after Stage I",
-        "95 % interval",
-        "D after the last",
-        "95 % interval",
-    ]
-    columns += [f"gap {name}" for name in benchmarks] + ["wall s of the rounds"]
+    columns = ["run", "selector", "seed", "rounds", "speech s", "D after Stage I", "D after the last round"]
+    columns += [*(f"gap {name}" for name in benchmarks), "wall s of the rounds"]
     rows: list[list[Any]] = []
     for side, cost in zip(sides, costs, strict=True):
         first, last = (side.students[0], side.students[-1]) if side.students else (None, None)
-        speech = f"{last.seconds:,.0f}" if last else None
-        head = [side.label, side.config.select.selector, str(side.config.seed), _rounds(side), speech]
-        rows.append(
-            [*head, *_d(first), *(_d(last) if side.rounds else (None, None)), *_gaps(side, last, benchmarks), _whole(cost.wall)]
-        )
-        if side.control:
-            head = [f"control of {side.label}", "none", str(side.config.seed), None, "0", None, None]
-            rows.append([*head, *_d(side.control), *_gaps(side, side.control, benchmarks), None])
+        head = [
+            side.label,
+            side.config.select.selector,
+            str(side.config.seed),
+            _rounds(side),
+            f"{last.seconds:,.0f}" if last else None,
+        ]
+        shown = [_d(first), _d(last if side.rounds else None), *_gaps(side, last, benchmarks)]
+        rows.append([*head, *shown, _whole(cost.wall)])
+    for one in entrants(sides):
+        if one.student is one.side.control:
+            shown = [None, _d(one.student), *_gaps(one.side, one.student, benchmarks)]
+            rows.append([one.label, "none", str(one.side.config.seed), None, "0", *shown, None])
     return columns, rows
 
 
@@ -50,8 +45,8 @@ def _rounds(side: Side) -> str:
     return f"{side.rounds}" if side.rounds == side.config.rounds else f"{side.rounds} of {side.config.rounds}"
 
 
-def _d(student: Student | None) -> tuple[float | None, str | None]:
-    return (None, None) if student is None else (student.metrics["all"]["D"], interval(student.interval("D")))
+def _d(student: Student | None) -> str | None:
+    return None if student is None else _with_interval(f"{student.metrics['all']['D']:.3f}", student.interval("D"))
 
 
 def _gaps(side: Side, student: Student | None, benchmarks: Sequence[str]) -> list[str | None]:
@@ -63,7 +58,11 @@ def _gap(found: dict[str, Any] | None) -> str | None:
     if found is None:
         return None
     low, high = found.get("gap_low"), found.get("gap_high")
-    return f"{found['gap']:+.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
+    return _with_interval(f"{found['gap']:+.3f}", None if low is None or high is None else (low, high))
+
+
+def _with_interval(value: str, found: tuple[float, float] | None) -> str:
+    return value if found is None else f"{value} {interval(found)}"
 
 
 def _whole(wall: dict[str, float]) -> str | None:
@@ -85,21 +84,21 @@ def _difference(row: Difference) -> list[Any]:
 
 def costs(sides: Sequence[Side], found: Sequence[Cost]) -> Table:
     """What was paid for every 0.1 nats; a dash where it is not defined, because nothing was gained."""
-    columns = ["run", "D gained", "95 % interval", "so", "beyond its control", "95 % interval", f"speech s per {POINT:g}"]
+    columns = ["run", "D gained", "so", "beyond its control", f"speech s per {POINT:g}"]
     columns += [f"{kind} s per {POINT:g}" for kind in KINDS]
     rows = []
     for side, cost in zip(sides, found, strict=True):
         paid = [cost.each(cost.speech), *(cost.each(cost.wall[kind]) for kind in KINDS)]
-        rows.append([side.label, *_fall(cost.change), cost.verdict, *_fall(cost.beyond), *map(_amount, paid)])
+        rows.append([side.label, _fall(cost.change), cost.verdict, _fall(cost.beyond), *map(_amount, paid)])
     return columns, rows
 
 
-def _fall(change: Difference | None) -> list[str | None]:
+def _fall(change: Difference | None) -> str | None:
     """A difference in D as a fall: above 0 is a gain."""
     if change is None:
-        return [None, None]
+        return None
     turned = None if change.interval is None else (-change.interval.high, -change.interval.low)
-    return [f"{-change.mean:+.3f}", interval(turned)]
+    return _with_interval(f"{-change.mean:+.3f}", turned)
 
 
 def _amount(seconds: float | None) -> str | None:
