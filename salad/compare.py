@@ -32,7 +32,9 @@ def show(found: comparison.Comparison) -> None:
     if found.domains:
         print_table(f"D by domain, less {base}", *tables.domains(found.domains))
     if found.strategies:
-        print_table(f"Strategies over seeds, after {found.rounds} rounds", *tables.strategies(found.strategies))
+        print_table(
+            f"Strategies over seeds, after {found.rounds} round{'s' * (found.rounds > 1)}", *tables.strategies(found.strategies)
+        )
     if found.overlaps:
         print_table("Overlap of selections", *tables.overlaps(found.overlaps))
     print_table("Cost of 0.1 nats gained since Stage I; –: nothing was gained", *tables.costs(found.sides, found.costs))

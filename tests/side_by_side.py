@@ -33,7 +33,7 @@ FALLS = {"stage-one": 2.0, "round-000": 1.6, "round-001": 1.4, "control": 1.9, "
 READ = ("pool", "clusters", "selection", "speech", "checkpoint", "metrics")  # kinds of stages with something to read
 
 
-def config_of(folder: Path, changes: Mapping[str, Any]) -> Config:
+def config_of(folder: Path | str, changes: Mapping[str, Any]) -> Config:
     """`changes`: dotted keys."""
     whole = json.loads(json.dumps(CONFIG | {"runs_dir": str(folder)}))
     for key, value in changes.items():
@@ -46,7 +46,7 @@ def config_of(folder: Path, changes: Mapping[str, Any]) -> Config:
 
 
 def publish(
-    folder: Path,
+    folder: Path | str,
     name: str = "one",
     falls: Mapping[str, float] | None = None,
     until: str | None = None,
@@ -56,7 +56,7 @@ def publish(
     gap: float | None = None,
     **changes: Any,
 ) -> Run:
-    """A run below `folder`, published up to the stage `until` (None: whole).
+    """A run below `folder` (or a URL), published up to the stage `until` (None: whole).
 
     falls: mean D by the first part of a student's name; heldout: how ids of held-out texts begin; chosen: numbers of the texts
     that each round chooses; changes: dotted keys of the configuration, with __ for the dot.

@@ -284,6 +284,37 @@ def test_runs_by_folder_and_by_strategy(tmp_path: Path, monkeypatch: pytest.Monk
             names(*given)
 
 
+def test_a_run_elsewhere_is_fetched_as_far_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALAD_CACHE", str(tmp_path / "first"))
+    publish("memory://compared", "far", falls={"round-001": 1.7})
+    near = publish(tmp_path, "near")
+    monkeypatch.setenv("SALAD_CACHE", str(tmp_path / "second"))  # another machine
+    found = comparison.compare(comparison.find_runs([str(near.store.root), "memory://compared/far"]))
+    assert [side.label for side in found.sides] == ["near", "far"]
+    assert row(found, "far").verdict == "worse"
+    assert found.overlaps[0].jaccard == 1.0
+    fetched = {p.parent.parent.name for p in (tmp_path / "second").rglob("_manifest.json")} | {
+        p.parent.name for p in (tmp_path / "second").rglob("_manifest.json")
+    }
+    assert {"metrics", "selection"} <= fetched
+    assert not {"checkpoint", "speech"} & fetched
+    with pytest.raises(SaladError, match="named twice"):
+        comparison.find_runs(["memory://compared/far", "memory://compared/far/"])
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    one, two = publish(tmp_path, "one"), publish(tmp_path, "two", seed=1)
+    (two.store.root / "round-000/metrics/heldout.parquet").write_bytes(b"no table")
+    with pytest.raises(SaladError, match=r"two: 'round-000/metrics' cannot be read .*salad verify"):
+        compared(one, two)
+
+
+def test_a_copy_is_no_second_try_of_a_strategy(tmp_path: Path) -> None:
+    one = publish(tmp_path, "one")
+    shutil.copytree(one.store.root, tmp_path / "copy")
+    assert compared(one, existing_run(str(tmp_path / "copy"))).strategies == []
+
+
 def test_labels_tell_runs_apart() -> None:
     assert labels(["/x/runs/a", "/x/runs/b"]) == ["a", "b"]
     assert len(set(labels(["/x/runs/a", "/y/runs/a", "s3://bucket/a"]))) == 3

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salad.errors import SaladError, told
+
 if TYPE_CHECKING:
     from salad.artifact import Manifest
     from salad.config import Config
@@ -114,18 +116,21 @@ def _student(run: Run, name: str, label: str, rounds: int, seconds: float) -> St
         return None
     run.store.fetch(name)
     folder = run.store.path(name)
-    table = pq.read_table(folder / "heldout.parquet")
-    return Student(
-        label=label,
-        rounds=rounds,
-        seconds=seconds,
-        key=manifest.key,
-        code=manifest.code_version,
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
-        ids=table["id"].to_pylist(),
-        domains=np.array([d or "unknown" for d in table["domain"].to_pylist()], dtype=object),
-        values={measure: table[column].to_numpy().astype(np.float64) for measure, column in MEASURES.items()},
-    )
+    try:
+        table = pq.read_table(folder / "heldout.parquet")
+        return Student(
+            label=label,
+            rounds=rounds,
+            seconds=seconds,
+            key=manifest.key,
+            code=manifest.code_version,
+            metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+            ids=table["id"].to_pylist(),
+            domains=np.array([d or "unknown" for d in table["domain"].to_pylist()], dtype=object),
+            values={measure: table[column].to_numpy().astype(np.float64) for measure, column in MEASURES.items()},
+        )
+    except (OSError, ValueError, KeyError) as e:  # Arrow's errors are among them
+        raise SaladError(f"run {run.store}: '{name}' cannot be read ({told(e)})", f"look with `salad verify {run.store}`") from e
 
 
 def gaps(side: Side, student: Student) -> dict[str, dict[str, Any]]:

@@ -40,8 +40,9 @@ def strategies(sides: Sequence[Side], base: Side) -> tuple[int, list[Strategy]]:
     """(rounds, strategies after so many, the base's first); none where no strategy has two runs."""
     groups: dict[str, list[Side]] = {}
     for side in [base, *(side for side in sides if side is not base)]:
-        if side.students:
-            groups.setdefault(_alike(side), []).append(side)
+        group = groups.setdefault(_alike(side), []) if side.students else []
+        if side.config.seed not in [other.config.seed for other in group]:  # a copy of a run is no second try
+            group.append(side)
     rounds = min((side.rounds for of in groups.values() for side in of), default=0)
     if not rounds or all(len(of) < 2 for of in groups.values()):
         return 0, []
@@ -57,8 +58,7 @@ def _strategy(label: str, sides: list[Side], first: list[Side] | None, rounds: i
     if first is None:
         return Strategy(label, sides, values, _mean_interval(values), None, None, False)
     ours, theirs = (dict(zip((s.config.seed for s in of), _values(of, rounds), strict=True)) for of in (sides, first))
-    paired = ours.keys() == theirs.keys() and len(ours) == len(sides) and len(theirs) == len(first)
-    if paired:
+    if ours.keys() == theirs.keys():
         each = np.array([value - theirs[seed] for seed, value in ours.items()])
         return Strategy(label, sides, values, _mean_interval(values), float(each.mean()), _mean_interval(each), True)
     other = _values(first, rounds)
