@@ -72,13 +72,13 @@ class StageProgress:
 
 def show_round(run: Run, rounds: int) -> None:
     """After so many rounds, while more may come: where the run is, and its clusters."""
-    from salad.flows.told import summary_text, where
+    from salad.flows.told import headline, summary_text
 
     name = run.config.name
     _tell(
         name,
         lambda: create_markdown_artifact(
-            summary_text(run, rounds), key=artifact_key(name, "summary"), description=f"Run {name_of(name)}, {where(rounds)}"
+            summary_text(run, rounds), key=artifact_key(name, "summary"), description=headline(run, rounds)
         ),
         lambda: _show_clusters(run),
     )
@@ -86,7 +86,7 @@ def show_round(run: Run, rounds: int) -> None:
 
 def show_results(run: Run, page: Path, ended: str | None = None) -> None:
     """What ends a flow run: where the run is, the tables of clusters, speech and students, and the report."""
-    from salad.flows.told import rounds_done, summary_text, where
+    from salad.flows.told import headline, rounds_done, summary_text
     from salad.pipeline import summary
 
     name = run.config.name
@@ -94,8 +94,8 @@ def show_results(run: Run, page: Path, ended: str | None = None) -> None:
     def told() -> None:
         rounds = rounds_done(run)
         if rounds is not None:
-            text, said = summary_text(run, rounds, ended), f"Run {name_of(name)}, {where(rounds)}"
-            create_markdown_artifact(text, key=artifact_key(name, "summary"), description=said)
+            text = summary_text(run, rounds, ended)
+            create_markdown_artifact(text, key=artifact_key(name, "summary"), description=headline(run, rounds))
 
     def table(key: str, columns: list[str], rows: list[list[Any]], said: str) -> None:
         key = artifact_key(name, "table", key)
@@ -130,7 +130,7 @@ def _tell(name: str, *shows: Callable[[], object]) -> None:
                 return
 
 
-CLUSTER_COLUMNS = ["cluster", "mostly", "texts", "probes", "D", "± SE", "CER", "flag", "P_web", "P_target"]
+CLUSTER_COLUMNS = ["cluster", "mostly", "texts", "probes", "D ± SE", "CER", "flag", "P_web", "P_target"]
 
 
 def _show_clusters(run: Run) -> None:
@@ -140,9 +140,9 @@ def _show_clusters(run: Run) -> None:
     scored = figures.scored_rounds(run)
     if scored and run.store.has("pool") and run.store.has("clusters"):
         name, mostly = run.config.name, common_domains(run)
-        facts = ("n_pool", "n_probe", "divergence", "divergence_se", "cer", "flag", "p_web", "p_target")
         rows = [
-            [row["cluster"], mostly[row["cluster"]], *(row[fact] for fact in facts)]
+            [row["cluster"], mostly[row["cluster"]], row["n_pool"], row["n_probe"], _with_error(row)]
+            + [row[fact] for fact in ("cer", "flag", "p_web", "p_target")]
             for row in figures.cluster_rows(run, scored[-1])
         ]
         create_table_artifact(
@@ -150,6 +150,12 @@ def _show_clusters(run: Run) -> None:
             key=artifact_key(name, "table", "clusters"),
             description=f"Run {name_of(name)}: clusters as round {scored[-1]} found them (D in nats), the most wanted first",
         )
+
+
+def _with_error(row: dict[str, Any]) -> str | None:
+    """A cluster's D and its standard error in one cell: the page is narrow."""
+    value, error = row["divergence"], row["divergence_se"]
+    return None if value is None else f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 
 
 def _show_report(run: Run, page: Path) -> None:

@@ -47,6 +47,12 @@ def where(rounds: int) -> str:
     return f"after round {rounds - 1}" if rounds else "after Stage I"
 
 
+def headline(run: Run, rounds: int) -> str:
+    """On one line, for lists of artefacts."""
+    name = f"round-{rounds - 1:03d}" if rounds else "stage-one"
+    return f"Run {name_of(run.config.name)}, {where(rounds)}: D {summary.metrics(run, f'{name}/metrics')['all']['D']:.3f} nats"
+
+
 def summary_text(run: Run, rounds: int, ended: str | None = None) -> str:
     """After so many rounds (0: after Stage I). ended: what the flow run did, or why it made no more, in words."""
     lines = [_spent(run, rounds), *_change(run, rounds), *_clusters(run), *_turned_down(run, rounds)]

@@ -185,6 +185,7 @@ def test_what_ends_a_flow_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
         "small-report": "markdown",
     }  # fmt: skip
     assert all(of["description"].startswith("Run small") for of in taken.found.values())
+    assert taken.found["small-summary"]["description"] == "Run small, after round 1: D 1.250 nats"
     assert "- This flow run: round 1." in taken.found["small-summary"]["body"]
 
 
@@ -195,10 +196,10 @@ def test_the_clusters_as_a_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     rows = taken.found["small-table-clusters"]["body"]
     assert [row["cluster"] for row in rows] == [1, 0, 2]  # by P_target
     assert rows[1] == {
-        "cluster": 0, "mostly": "\\<b onclick=alert(2)>law\\</b> 67%", "texts": 6, "probes": 4, "D": 1.125, "± SE": 0.25,
+        "cluster": 0, "mostly": "\\<b onclick=alert(2)>law\\</b> 67%", "texts": 6, "probes": 4, "D ± SE": "1.125 ± 0.250",
         "CER": 0.125, "flag": "", "P_web": 0.4, "P_target": 0.25,
     }  # fmt: skip
-    assert (rows[0]["± SE"], rows[2]["flag"]) == ("–", "cer")
+    assert (rows[0]["D ± SE"], rows[2]["flag"]) == ("2.250", "cer")
 
 
 def test_the_report_is_a_link_and_a_path(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
