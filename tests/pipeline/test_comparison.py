@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from salad.pipeline.comparison import Comparison, differences, fairness, overlap
 from salad.pipeline.comparison.facts import labels, side_of
 from salad.pipeline.comparison.figures import all_figures, plain
 from salad.pipeline.stages import Run, existing_run
+from tests.fakes import write_config
 from tests.side_by_side import DOMAINS, TEXTS, publish
 
 
@@ -302,6 +307,24 @@ def test_a_run_elsewhere_is_fetched_as_far_as_it_is_read(tmp_path: Path, monkeyp
         comparison.find_runs(["memory://compared/far", "memory://compared/far/"])
 
 
+def test_gaps_are_the_runs_own_or_those_of_eval(tmp_path: Path) -> None:
+    one, two = publish(tmp_path, "one", gap=0.3), publish(tmp_path, "two", falls={"round-001": 1.5})
+    asked = {"later": {"gap": 0.5, "gap_low": None, "gap_high": None}, "<i>quiz</i>": {"gap": 0.9}}
+    for run in (one, two):
+        blank = replace(run.store.manifest("pool"), stage="eval/round-001")
+        run.store.publish("eval/round-001", blank, lambda out: _write(out, {"benchmarks": asked}))
+    found = compared(one, two)
+    columns, rows = tables.runs(found.sides, found.costs)
+    shown = [[r[columns.index(f"gap {name}")] for name in ("<i>quiz</i>", "later")] for r in rows]
+    assert shown == [["+0.300 [0.200, 0.400]", "+0.500"], ["+0.900", "+0.500"], ["+0.300 [0.200, 0.400]", None]]
+    assert {"gap-0-rounds", "gap-1-rounds"} <= all_figures(found).keys()
+
+
+def _write(out: Path, metrics: dict[str, object]) -> dict[str, object]:
+    (out / "metrics.json").write_text(json.dumps(metrics))
+    return {}
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     one, two = publish(tmp_path, "one"), publish(tmp_path, "two", seed=1)
     (two.store.root / "round-000/metrics/heldout.parquet").write_bytes(b"no table")
@@ -332,6 +355,49 @@ def test_the_command_prints_the_answer(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "comparison" / "index.html").is_file()
     assert "named twice" in salad("compare", "runs/one", "runs/one", status=1)
     assert "Missing argument" in salad("compare", status=2)
+
+
+def test_names_that_a_terminal_would_obey_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, salad: Callable[..., str]
+) -> None:
+    name = "\x1b[31m[red]<b>{0.__class__}\u202e"
+    publish(tmp_path, "one").store.root.rename(tmp_path / name)
+    publish(tmp_path, "two", falls={"round-001": 1.7})
+    monkeypatch.chdir(tmp_path)
+    said = salad("compare", name, "two", "--out", "page", "--to", "two")
+    assert "�[31m[red]<b>{0.__class__}� after round 1 is better than two after round 1" in said
+    assert not {c for c in said if not c.isprintable() and c != "\n"}
+
+
+def test_it_loads_no_model_library() -> None:
+    code = (
+        "import sys, salad.compare, salad.pipeline.comparison.page, salad.pipeline.comparison.strategies\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'prefect', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_two_strategies_of_real_students(
+    tmp_path: Path, fake_models: dict[str, str], monkeypatch: pytest.MonkeyPatch, salad: Callable[..., str]
+) -> None:
+    """Tiny models, everything else as it is: pool, held-out texts, Stage I and the control are the same for both."""
+    config = write_config(tmp_path, fake_models, rounds=1)
+    monkeypatch.chdir(tmp_path)
+    for name, selector in (("ours", "importance-diverse"), ("even", "uniform")):
+        salad("run", str(config), "--name", name, "--selector", selector)
+    said = salad("compare", "runs/even", "runs/ours")
+    assert "differ in" not in said
+    assert "unpaired" not in said
+    assert "control of even, ours" in said
+    found = comparison.compare(comparison.find_runs(["runs/even", "runs/ours"]))
+    assert [row.texts for row in found.overall] == [9, 9]
+    first, second = (side.students[0] for side in found.sides)
+    assert first.key == second.key
+    assert 0 < found.overlaps[0].common < min(found.overlaps[0].texts)
+    assert all(cost.wall["training"] > 0 for cost in found.costs)
 
 
 # -- names in figures -----------------------------------------------------------------------------------------

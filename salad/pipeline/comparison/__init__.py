@@ -117,7 +117,8 @@ def _base(sides: Sequence[Side], entrants: Sequence[Entrant], to: str | None) ->
 
 def _named(sides: Sequence[Side], to: str) -> Side | None:
     """The side of that label or place; None for `control`."""
-    place = to if "://" in to else str(Path(to).resolve())
+    place = to.removeprefix("file://")
+    place = place if "://" in place else str(Path(place).resolve())
     for side in sides:
         if to == side.label or place.rstrip("/") == str(side.store).rstrip("/"):
             return side

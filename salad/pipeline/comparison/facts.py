@@ -33,6 +33,7 @@ class Student:
     key: str
     code: str
     metrics: dict[str, Any]  # metrics.json
+    gaps: dict[str, dict[str, Any]]  # benchmark -> its `gap`, with `gap_low` and `gap_high`
     ids: list[str]  # of the held-out texts
     domains: np.ndarray  # (n,) of them
     values: dict[str, np.ndarray]  # (n,) nats, by measure
@@ -117,6 +118,7 @@ def _student(run: Run, name: str, label: str, rounds: int, seconds: float) -> St
     run.store.fetch(name)
     folder = run.store.path(name)
     try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         table = pq.read_table(folder / "heldout.parquet")
         return Student(
             label=label,
@@ -124,7 +126,8 @@ def _student(run: Run, name: str, label: str, rounds: int, seconds: float) -> St
             seconds=seconds,
             key=manifest.key,
             code=manifest.code_version,
-            metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+            metrics=metrics,
+            gaps=_gaps(run, name, metrics),
             ids=table["id"].to_pylist(),
             domains=np.array([d or "unknown" for d in table["domain"].to_pylist()], dtype=object),
             values={measure: table[column].to_numpy().astype(np.float64) for measure, column in MEASURES.items()},
@@ -133,15 +136,14 @@ def _student(run: Run, name: str, label: str, rounds: int, seconds: float) -> St
         raise SaladError(f"run {run.store}: '{name}' cannot be read ({told(e)})", f"look with `salad verify {run.store}`") from e
 
 
-def gaps(side: Side, student: Student) -> dict[str, dict[str, Any]]:
-    """Benchmark -> gap with its interval: as the run measured it, else as `salad eval` did."""
-    found: dict[str, dict[str, Any]] = dict(student.metrics.get("benchmarks", {}))
-    name = "stage-one" if student.rounds == 0 else f"round-{student.rounds - 1:03d}"
-    later = f"eval/{name}"
-    if student.label != "control" and side.manifest(later):
-        side.store.fetch(later)
-        path = side.store.path(later) / "metrics.json"
-        found = json.loads(path.read_text(encoding="utf-8")).get("benchmarks", {}) | found
+def _gaps(run: Run, name: str, metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """As the run measured them, else as `salad eval` did, whose artefacts lie below eval/ under the student's name."""
+    found: dict[str, dict[str, Any]] = dict(metrics.get("benchmarks", {}))
+    later = f"eval/{name.removesuffix('/metrics')}"
+    if run.store.published(later):
+        run.store.fetch(later)
+        read = json.loads((run.store.path(later) / "metrics.json").read_text(encoding="utf-8"))
+        found = read.get("benchmarks", {}) | found
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from salad.pipeline.comparison.differences import Difference, by_round
-from salad.pipeline.comparison.facts import Side, Student, gaps
+from salad.pipeline.comparison.facts import Side, Student
 from salad.pipeline.comparison.overlap import Overlap
 from salad.pipeline.report.figures import BLUE, GREY, STAGES, Figure, plain_layout
 
@@ -63,7 +63,7 @@ def all_figures(found: Comparison) -> dict[str, Figure]:
 
 
 def benchmarks(sides: Sequence[Side]) -> list[str]:
-    return sorted({name for side in sides for student in side.students for name in gaps(side, student)})
+    return sorted({name for side in sides for student in side.students for name in student.gaps})
 
 
 def _seconds(student: Student) -> float:
@@ -74,21 +74,20 @@ def _rounds(student: Student) -> float:
     return student.rounds
 
 
-Value = Callable[[Side, Student], float | None]
-Bounds = Callable[[Side, Student], tuple[float, float] | None]
+Value = Callable[[Student], float | None]
+Bounds = Callable[[Student], tuple[float, float] | None]
 
 
 def _of_measure(measure: str) -> tuple[Value, Bounds]:
-    return (lambda _, s: s.metrics["all"][measure]), (lambda _, s: s.interval(measure))
+    return (lambda s: s.metrics["all"][measure]), (lambda s: s.interval(measure))
 
 
 def _of_gap(name: str) -> tuple[Value, Bounds]:
-    def value(side: Side, student: Student) -> float | None:
-        found = gaps(side, student).get(name)
-        return found["gap"] if found else None
+    def value(student: Student) -> float | None:
+        return student.gaps[name]["gap"] if name in student.gaps else None
 
-    def interval(side: Side, student: Student) -> tuple[float, float] | None:
-        found = gaps(side, student).get(name, {})
+    def interval(student: Student) -> tuple[float, float] | None:
+        found = student.gaps.get(name, {})
         low, high = found.get("gap_low"), found.get("gap_high")
         return None if low is None or high is None else (low, high)
 
@@ -109,15 +108,15 @@ def _curves(
     shown: set[str] = set()  # controls, which runs may share
     for side in sides:
         name, (colour, dash) = look[side.label]
-        known = [(s, y) for s in side.students if (y := value(side, s)) is not None]
+        known = [(s, y) for s in side.students if (y := value(s)) is not None]
         if known:
-            trace = _points([x(s) for s, _ in known], [y for _, y in known], [interval(side, s) for s, _ in known], colour)
+            trace = _points([x(s) for s, _ in known], [y for _, y in known], [interval(s) for s, _ in known], colour)
             data.append({**trace, "name": name, "mode": "lines+markers", "line": {"color": colour, "dash": dash, "width": 2}})
         if not controls or side.control is None or side.control.key in shown:
             continue
-        if (y := value(side, side.control)) is not None:
+        if (y := value(side.control)) is not None:
             shown.add(side.control.key)
-            trace = _points([side.config.rounds], [y], [interval(side, side.control)], colour)
+            trace = _points([side.config.rounds], [y], [interval(side.control)], colour)
             marker = {"color": colour, "symbol": "diamond-open", "size": 10}
             data.append({**trace, "name": f"control of {name}", "mode": "markers", "marker": marker})
     layout = plain_layout(*axes, height=360)

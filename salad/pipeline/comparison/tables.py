@@ -7,7 +7,7 @@ from typing import Any
 
 from salad.pipeline.comparison.cost import KINDS, POINT, Cost
 from salad.pipeline.comparison.differences import Difference, entrants
-from salad.pipeline.comparison.facts import Side, Student, gaps
+from salad.pipeline.comparison.facts import Side, Student
 from salad.pipeline.comparison.fairness import Differs
 from salad.pipeline.comparison.overlap import Overlap
 from salad.pipeline.comparison.strategies import Strategy
@@ -19,7 +19,7 @@ OVERLAPS = ["runs", "texts", "in common", "Jaccard", "by chance", "clusters alik
 
 def runs(sides: Sequence[Side], costs: Sequence[Cost]) -> Table:
     """One row a run, then one for each control."""
-    benchmarks = sorted({name for side in sides for s in side.students[-1:] for name in gaps(side, s)})
+    benchmarks = sorted({name for one in entrants(sides) for name in one.student.gaps})
     columns = ["run", "selector", "seed", "rounds", "speech s", "D after Stage I", "D after the last round"]
     columns += [*(f"gap {name}" for name in benchmarks), "wall s of the rounds"]
     rows: list[list[Any]] = []
@@ -32,11 +32,11 @@ def runs(sides: Sequence[Side], costs: Sequence[Cost]) -> Table:
             _rounds(side),
             f"{last.seconds:,.0f}" if last else None,
         ]
-        shown = [_d(first), _d(last if side.rounds else None), *_gaps(side, last, benchmarks)]
+        shown = [_d(first), _d(last if side.rounds else None), *_gaps(last, benchmarks)]
         rows.append([*head, *shown, _whole(cost.wall)])
     for one in entrants(sides):
         if one.student is one.side.control:
-            shown = [None, _d(one.student), *_gaps(one.side, one.student, benchmarks)]
+            shown = [None, _d(one.student), *_gaps(one.student, benchmarks)]
             rows.append([one.label, "none", str(one.side.config.seed), None, "0", *shown, None])
     return columns, rows
 
@@ -49,8 +49,8 @@ def _d(student: Student | None) -> str | None:
     return None if student is None else _with_interval(f"{student.metrics['all']['D']:.3f}", student.interval("D"))
 
 
-def _gaps(side: Side, student: Student | None, benchmarks: Sequence[str]) -> list[str | None]:
-    found = gaps(side, student) if student else {}
+def _gaps(student: Student | None, benchmarks: Sequence[str]) -> list[str | None]:
+    found = student.gaps if student else {}
     return [_gap(found.get(name)) for name in benchmarks]
 
 
