@@ -81,7 +81,8 @@ class Shown:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.calls: list[tuple[str, float, str]] = []
-        self.fails = False
+        self.fails: Exception | None = None
+        self.takes = 0.0  # seconds of a call
         monkeypatch.setattr("salad.flows.artifacts.time.monotonic", lambda: self.now)
         monkeypatch.setattr(artifacts, "create_progress_artifact", self._create)
         monkeypatch.setattr(artifacts, "update_progress_artifact", self._update)
@@ -95,8 +96,9 @@ class Shown:
 
     def _note(self, *call: Any) -> None:
         self.calls.append(call)
+        self.now += self.takes
         if self.fails:
-            raise ConnectError("no server")
+            raise self.fails
 
 
 @pytest.fixture
@@ -146,13 +148,28 @@ def test_more_than_foreseen_is_still_at_most_all(shown: Shown) -> None:
     assert shown.calls[0][1] == 100.0
 
 
-def test_a_silent_server_does_not_stop_a_stage(shown: Shown) -> None:
-    shown.fails = True
+@pytest.mark.parametrize("error", [ConnectError("no server"), RuntimeError("Failed to reach API"), OSError("no route")])
+def test_a_silent_server_does_not_stop_a_stage(shown: Shown, error: Exception) -> None:
+    shown.fails = error
     progress = StageProgress("demo", a_stage(total=10))
     shown.now = 3.0
     progress(5)
     progress.finish(4.0)
     assert len(shown.calls) == 2
+
+
+def test_a_silent_server_holds_up_no_stage(shown: Shown) -> None:
+    """Prefect repeats a call for two minutes: not with every step."""
+    shown.fails, shown.takes = ConnectError("no server"), 126.0
+    progress = StageProgress("demo", a_stage(total=1_000))
+    for step in range(1, 1_001):
+        shown.now += 1.0
+        progress(step)
+    assert len(shown.calls) == 1
+    for step in range(1_000, 3_000):
+        shown.now += 1.0
+        progress(step)
+    assert 2 <= len(shown.calls) <= 3
 
 
 class Taken:
