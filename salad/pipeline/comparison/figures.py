@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from salad.pipeline.comparison import Comparison
 
 COLOURS = (*STAGES, "#c4563b", "#2f9ea0")  # each readable on white and on black
+PALE, DARK = "#e3edf7", "#10181f"  # of squares and what stands on them, whatever the page is
 DASHES = ("solid", "dash", "dot", "dashdot")
 LONGEST = 32
 KEPT = "._-/ ,…"
@@ -195,10 +196,10 @@ def _overlap(found: Sequence[Overlap], look: dict[str, tuple[str, Look]]) -> Fig
     z = [[None if a == b else value[frozenset((a, b))] for b in labels] for a in labels]
     square = {
         "type": "heatmap", "x": names, "y": names, "z": z, "zmin": 0, "zmax": 1, "xgap": 2, "ygap": 2, "texttemplate": "%{z:.2f}",
-        "colorscale": [[0, "rgba(59,130,196,0.08)"], [1, BLUE]], "hoverongaps": False, "hoverinfo": "x+y+z",
+        "colorscale": [[0, PALE], [1, BLUE]], "textfont": {"color": DARK}, "hoverongaps": False, "hoverinfo": "x+y+z",
         "colorbar": {"title": {"text": "Jaccard"}, "thickness": 12},
     }  # fmt: skip
     layout = plain_layout("", "", height=180 + 44 * len(names))
-    layout["xaxis"] |= {"type": "category"}
-    layout["yaxis"] |= {"type": "category", "autorange": "reversed"}
+    layout["xaxis"] |= {"type": "category", "showgrid": False}
+    layout["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed"}
     return {"data": [square] if len(labels) > 2 else [], "layout": layout}
