@@ -71,11 +71,6 @@ class Side:
         """Rounds that are measured."""
         return self.students[-1].rounds if self.students else 0
 
-    @property
-    def asked_seconds(self) -> float:
-        """Seconds of synthetic speech that its budget is, in the rounds that are measured."""
-        return self.rounds * self.config.select.budget
-
     def manifest(self, name: str) -> Manifest | None:
         return self.store.published(name)
 
