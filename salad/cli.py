@@ -316,6 +316,31 @@ def simulate(
     console.console.print(f"\nPage: {out / 'simulation.html'}", markup=False, soft_wrap=True)
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN RUN …", help="Folders or URLs of runs, or a selector's name: its runs below runs/."),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="The run that the others are compared with, or `control`.", show_default="the first"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the page.")] = Path("comparison"),
+) -> None:
+    """Was one run better than another, by how much, at what cost? Two or more, in tables and as a page.
+
+    Text by text where the held-out texts are the same; what makes a comparison unfair stands at the top.
+
+    For example: salad compare runs/demo runs/uniform
+    """
+    from salad import compare as comparing
+    from salad import console
+
+    page = comparing.compare(runs, to, out)
+    console.console.print(f"\nPage: {page}", markup=False, soft_wrap=True)
+
+
 @app.command("eval")
 def evaluate(
     folder: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo, or its URL.")] = None,

@@ -60,6 +60,7 @@ def rounds_until(run: "Run", limits: "Limits") -> "tuple[Run, str]":
 
     Rounds that the run has already are kept, whatever the limits: it is judged after the last of them.
     """
+    from salad.flows.artifacts import show_round
     from salad.pipeline.stopping import measured, why_stop
     from salad.pipeline.summary import published
 
@@ -76,5 +77,7 @@ def rounds_until(run: "Run", limits: "Limits") -> "tuple[Run, str]":
         if rounds >= there:
             reason = why_stop(measured(run, rounds), limits, run.config.select.budget)
             get_run_logger().info("run %s, round %d: %s", run.config.name, rounds - 1, reason or "another round is worth it")
+            if reason is None:
+                show_round(run.with_rounds(rounds + 1), rounds)
     build(run, run.stages[walked:-1])  # the control; not the report, which is written in any case
     return run, f"stopped after round {rounds - 1}: {reason}"

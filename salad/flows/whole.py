@@ -31,7 +31,7 @@ def carry_out(open_: Callable[[], Run], work: Callable[[Run], tuple[Run, str]]) 
         with held(run):
             run, said = work(run)
             page = write_report(run)
-        show_results(run, page)
+        show_results(run, page, said)
     except SaladError as e:
         return Failed(message=str(e))
     return Completed(message=f"run {run.config.name}, {said}; the report is {page}")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from salad.config import Config
 from salad.errors import SaladError
+from salad.intervals import mean_interval
 from salad.pipeline import shards
 from salad.pipeline.benchmarks import score
 from salad.pipeline.distil import untrained
@@ -21,7 +22,7 @@ from salad.pipeline.models import Models
 from salad.seeds import derive
 from salad.trainer.alignment import span_alignment
 from salad.trainer.data import Hearing, load_examples
-from salad.trainer.evaluate import Divergences, mean_interval, measure
+from salad.trainer.evaluate import Divergences, measure
 from salad.trainer.student import Student, load_student
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from salad.errors import SaladError
+from salad.intervals import Interval, mean_interval
 from salad.pipeline import summary
 from salad.pipeline.ledger import TOLERANCE
 from salad.seeds import derive
-from salad.trainer.evaluate.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
     from salad.pipeline.stages import Run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def published(run: Run, name: str) -> bool:
 
 def metrics(run: Run, name: str) -> dict[str, Any]:
     """metrics.json of a published stage: "all", and "domains" by name."""
-    found: dict[str, Any] = json.loads((run.store.path(name) / "metrics.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((_at(run, name) / "metrics.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -112,7 +113,13 @@ def alignment(run: Run, name: str) -> list[float] | None:
 def _heldout(run: Run, name: str) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.read_table(run.store.path(name) / "heldout.parquet")
+    return pq.read_table(_at(run, name) / "heldout.parquet")
+
+
+def _at(run: Run, name: str) -> Path:
+    """Where the files of a published artefact are: of a run elsewhere, once they have been fetched."""
+    run.store.fetch(name)
+    return run.store.path(name)
 
 
 def _standard_error(values: Any) -> float | None:

@@ -70,8 +70,12 @@ def test_the_literal_command_runs_a_round(served: Env, fake_config_path: Path) -
     kinds = {kind: [a for a in artifacts if a.type == kind] for kind in ("progress", "table", "markdown")}
     assert len(kinds["progress"]) == len(stages)
     assert {a.data for a in kinds["progress"]} == {100.0}
-    assert {a.key for a in kinds["table"]} == {"fake-table-speech", "fake-table-heldout"}
-    assert len(kinds["markdown"]) == 1
+    assert {a.key for a in kinds["table"]} == {"fake-table-speech", "fake-table-heldout", "fake-table-clusters"}
+    told = {a.key: str(a.data) for a in kinds["markdown"]}
+    assert told.keys() == {"fake-summary", "fake-report"}
+    assert told["fake-summary"].startswith("Run **fake**, after round 0\n")
+    assert "- Next: round 1." in told["fake-summary"]
+    assert (store.path("report") / "index.html").resolve().as_uri() in told["fake-report"]
     assert (store.path("report") / "index.html").is_file()
 
     again = prefect(f"deployment run salad-round --param config={fake_config_path} --watch", served)

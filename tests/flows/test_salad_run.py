@@ -26,6 +26,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module, "build", build)
     monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(
+        "salad.flows.artifacts.show_round", lambda run, rounds: names.append(f"shown {rounds} of {run.config.rounds}")
+    )
     monkeypatch.setattr("salad.pipeline.stopping.measured", lambda run, rounds: Measured(rounds, 100.0 * rounds, 1.0, None, None))
     return names
 
@@ -40,7 +43,12 @@ def test_it_builds_what_the_command_line_builds(fake_config_path: Path, built: l
     run, reason = until(fake_config_path, Limits(3, least_fall=None), rounds=1)
     assert reason == "stopped after round 2: rounds: 3 of at most 3"
     of_the_command = open_run(fake_config_path, {"rounds": 3})
-    assert built == [s.name for s in of_the_command.stages[:-1]]  # the report is written in any case
+    shown = [name for name in built if name.startswith("shown")]
+    assert shown == ["shown 1 of 2", "shown 2 of 3"]  # what comes next is another round; the end has its own
+    assert built.index("shown 1 of 2") == built.index("round-000/metrics") + 1
+    assert [n for n in built if n not in shown] == [
+        s.name for s in of_the_command.stages[:-1]
+    ]  # the report is written in any case
     assert run.config == of_the_command.config == run.store.config()
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from salad.artifact import Manifest
 from salad.errors import SaladError
+from salad.intervals import Interval
 from salad.pipeline.stages import Run, open_run
 from salad.pipeline.stopping import Limits, Measured, check, measured, why_stop
-from salad.trainer.evaluate.intervals import Interval
 
 FALLING = Measured(2, 200.0, 1.5, 0.1, Interval(0.05, 0.15))
 

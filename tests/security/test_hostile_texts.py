@@ -252,7 +252,14 @@ def test_prefect_is_given_text(done: Done, monkeypatch: pytest.MonkeyPatch) -> N
 
     for name in ("create_table_artifact", "create_markdown_artifact"):
         monkeypatch.setattr(artifacts, name, take)
-    artifacts.show_results(done.run, done.run.store.path("report") / NASTY[0] / "index.html")
+    monkeypatch.setattr(artifacts, "get_logger", None)  # nothing is left out
+    artifacts.show_results(done.run, done.run.store.path("report") / NASTY[0] / "index.html", NASTY[0])
+    artifacts.show_round(done.run, 1)
+    summaries = [text for text in given if text.startswith("Run **")]
+    assert len(summaries) == 2
+    for text in summaries:
+        assert not [t for t in skeleton(text) if not re.fullmatch(r"</?(p|strong|ul|li|table|thead|tbody|tr|th|td)>", t)]
+        assert len(text) < 10_000
     assert given
     for text in given:
         inert(text)

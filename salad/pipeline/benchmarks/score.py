@@ -146,7 +146,7 @@ def summary(results: pa.Table, config: Config, by_ear: str = P_SPEECH) -> dict[s
 
     The resamples are the same in every condition and for every student, so what differs is not their luck.
     """
-    from salad.trainer.evaluate import mean_interval
+    from salad.intervals import mean_interval
 
     name = results["benchmark"][0].as_py()
     seed = derive(config.seed, "bootstrap", name)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from salad.artifact import Manifest, make_key, publish, read_manifest
+from salad.artifact import Manifest, make_key, publish
 from salad.errors import SaladError
+from salad.pipeline import own_folder
 from salad.pipeline.simulation.response import Response, fit, make_cells
 from salad.pipeline.simulation.rounds import YARDSTICK, Plan, Row, make_draw, play, steps
 from salad.pipeline.simulation.source import Source, read_source
@@ -164,15 +165,7 @@ def _check(source: Source, drawn: np.ndarray, explained: float, rows: list[Row])
 
 def check_out(out: Path) -> None:
     """SaladError unless the folder is new, empty, or an earlier simulation: writing replaces it."""
-    if out.exists() and not out.is_dir():
-        raise SaladError(f"--out {out} is a file", "name a folder")
-    there = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not os.access(there, os.W_OK):
-        raise SaladError(f"--out {out} cannot be written", "name a folder that you may write to")
-    if out.is_dir() and any(out.iterdir()):
-        manifest = read_manifest(out)
-        if manifest is None or manifest.stage != STAGE:
-            raise SaladError(f"--out {out} is not empty and no simulation: it would be replaced", "name another folder")
+    own_folder.check_out(out, STAGE)
 
 
 def write(out: Path, outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from salad.trainer.evaluate import Interval, mean_interval
+from salad.intervals import Interval, difference_interval, mean_interval
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
@@ -55,3 +55,19 @@ def test_it_is_finite_and_within_the_values(values: np.ndarray, seed: int) -> No
     found = mean_interval(values, 100, seed)
     assert found is not None
     assert values.min() <= found.low <= found.high <= values.max()
+
+
+def test_two_samples_that_nothing_pairs_are_as_uncertain_as_both_together() -> None:
+    rng = np.random.default_rng(1)
+    one, other = rng.normal(3, 1, 300), rng.normal(2, 2, 400)
+    found = difference_interval(one, other, 2000, 0)
+    assert found is not None
+    width = 1.96 * (one.var() / 300 + other.var() / 400) ** 0.5
+    middle = one.mean() - other.mean()
+    assert (found.low, found.high) == (pytest.approx(middle - width, abs=0.03), pytest.approx(middle + width, abs=0.03))
+    assert found == difference_interval(one, other, 2000, 0)
+
+
+def test_two_samples_of_which_one_cannot_say_anything() -> None:
+    assert difference_interval(np.ones(1), np.arange(5.0), 100, 0) is None
+    assert difference_interval(np.full(3, 2.5), np.full(4, 1.0), 100, 0) == Interval(1.5, 1.5)
