@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,6 @@ from salad.pipeline import comparison
 from salad.pipeline.comparison import page
 from salad.pipeline.stages import existing_run
 from tests.side_by_side import publish
-
-CHROMIUM = "/usr/bin/chromium"
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-)  # fmt: skip
-HOSTILE = "<img src=x onerror=alert(1)>[x](http:x){0.__class__}\u202eevil"
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +114,6 @@ def _page(out: Path) -> dict[str, Any]:
     return {}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield found
-        found.close()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
@@ -148,7 +129,7 @@ def test_it_opens_from_disk_in_a_browser(folder: Path, browser: Any, width: int,
     tab.goto((folder / "out" / "comparison" / "index.html").as_uri())
     tab.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length > 0")
     assert said == []
-    assert {url.split("/")[-1] for url in asked} == {"index.html", "plotly.min.js"}
+    assert {url.split("/")[-1] for url in asked} == {"index.html", "plotly.min.js", "figures.js"}
     assert all(url.startswith("file://") for url in asked)
     assert tab.evaluate("document.querySelectorAll('.js-plotly-plot').length") == len(figures_of(html_of(folder)))
     drawn = "[...document.querySelectorAll('.js-plotly-plot')].filter(p => p.querySelector('.points path, .hm image')).length"

@@ -24,7 +24,8 @@ from salad import audio
 from salad.config import Config
 from salad.errors import SaladError
 from salad.pipeline import ledger, shards, summary
-from salad.pipeline.report import _environment, overview, sample_table, samples, write_report
+from salad.pipeline.report import overview, sample_table, samples, write_report
+from salad.pipeline.report.look import templates
 from salad.pipeline.report.story import story
 from salad.pipeline.schema import CLUSTER_SCORES, CLUSTER_WORDS, MAP_POINTS, POOL, PROBE_SCORES
 from salad.pipeline.stages import Run, Stage
@@ -315,7 +316,7 @@ def test_hostile_texts_are_text(index: Path, pages: dict[str, Page]) -> None:
 
 
 def test_json_cannot_leave_its_script() -> None:
-    template = _environment().from_string("<script>{{ data|tojson }}</script>")
+    template = templates().from_string("<script>{{ data|tojson }}</script>")
     shown = template.render(data={"text": HOSTILE})
     assert shown.count("<") == shown.count(">") == 2
     with pytest.raises(ValueError, match="JSON compliant"):

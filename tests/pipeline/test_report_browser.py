@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from salad.pipeline.report import PAGES, _environment, sample_table, write_report
+from salad.pipeline.report import PAGES, sample_table, write_report
+from salad.pipeline.report.look import templates
 from tests.browser import until
 from tests.pipeline import test_report as small
 
@@ -185,7 +186,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sample_table, "_all_rows", lambda _: fabricated(50_000))
         written = sample_table.write_samples(None, out)  # type: ignore[arg-type]
     assert len(written.parts) == 25
-    page = _environment().get_template("samples.html")
+    page = templates().get_template("samples.html")
     html = page.render(name="large", pages=PAGES, samples=written, speech=([], []), voices=([], []))
     (out / "samples.html").write_text(html, encoding="utf-8")
     (out / "samples.js").write_bytes((Path(sample_table.__file__).parent / "samples.js").read_bytes())

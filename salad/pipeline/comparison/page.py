@@ -12,6 +12,7 @@ from salad.errors import redact
 from salad.pipeline import own_folder
 from salad.pipeline.comparison import Comparison, differences, figures, notes, tables, verdicts
 from salad.pipeline.comparison.facts import Side
+from salad.pipeline.report.look import copy_scripts, templates
 
 STAGE = "comparison"
 PAGE = "index.html"
@@ -34,33 +35,30 @@ def write(out: Path, found: Comparison) -> Path:
 
 
 def _build(folder: Path, found: Comparison, out: Path) -> dict[str, Any]:
-    from jinja2 import ChoiceLoader, FileSystemLoader
-    from plotly.offline import get_plotlyjs
-
-    from salad.pipeline.report import _environment
-
-    environment = _environment()
-    environment.loader = ChoiceLoader([FileSystemLoader(Path(__file__).parent), environment.loader])
     plots = figures.all_figures(found)
-    html = environment.get_template("comparison.html").render(
-        found=found,
-        notes=notes(found),
-        verdicts=verdicts(found),
-        figures=plots,
-        benchmarks=figures.benchmarks(found.sides),
-        runs=tables.runs(found.sides, found.costs),
-        overall=tables.differences(found.overall),
-        domains=tables.domains(found.domains),
-        costs=tables.costs(found.sides, found.costs),
-        overlaps=tables.overlaps(found.overlaps),
-        strategies=tables.strategies(found.strategies),
-        unfair=tables.differing(found.sides, found.unfair),
-        chosen_by=tables.differing(found.sides, found.chosen_by),
-        places=[(side.label, redact(str(side.store)), report_link(side, out)) for side in found.sides],
-        resamples=differences.RESAMPLES,
+    html = (
+        templates(Path(__file__).parent)
+        .get_template("comparison.html")
+        .render(
+            found=found,
+            notes=notes(found),
+            verdicts=verdicts(found),
+            figures=plots,
+            benchmarks=figures.benchmarks(found.sides),
+            runs=tables.runs(found.sides, found.costs),
+            overall=tables.differences(found.overall),
+            domains=tables.domains(found.domains),
+            costs=tables.costs(found.sides, found.costs),
+            overlaps=tables.overlaps(found.overlaps),
+            strategies=tables.strategies(found.strategies),
+            unfair=tables.differing(found.sides, found.unfair),
+            chosen_by=tables.differing(found.sides, found.chosen_by),
+            places=[(side.label, redact(str(side.store)), report_link(side, out)) for side in found.sides],
+            resamples=differences.RESAMPLES,
+        )
     )
     (folder / PAGE).write_text(html, encoding="utf-8", errors="replace")
-    (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    copy_scripts(folder, "figures.js")
     return {"runs": len(found.sides), "figures": len(plots)}
 
 

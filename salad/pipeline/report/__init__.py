@@ -5,7 +5,6 @@ Everything is read from published artefacts. What is not published yet is left o
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from salad.pipeline.pool import read_pool
 from salad.pipeline.report import atlas, figures, listening, machine, overview, rates, sample_table
 from salad.pipeline.report.calibration import calibration
 from salad.pipeline.report.flagged import flagged, probe_folders
+from salad.pipeline.report.look import cell, copy_scripts, templates
 from salad.pipeline.report.scripts import write_script
 from salad.pipeline.report.story import story
 
@@ -63,11 +63,11 @@ def build_report(out: Path, run: Run, progress: Callable[[float], None]) -> dict
     """Write the pages, their scripts and data, config.yaml and audio/ into `out`; the same artefacts give the same bytes."""
     for folder in ("audio", "rows"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    environment, tried = _environment(), rates.tried(run, rates.synthesised(run))
+    environment, tried = templates(), rates.tried(run, rates.synthesised(run))
     heard = _write_listening(out, run, environment, tried)
     found = Pages(run, out, environment, heard)
     drawn = [found.story(), found.map(), found.samples(rates.by_voice(tried)), found.machine()]
-    _write_scripts(out)
+    copy_scripts(out, "figures.js", "map.js", "samples.js")
     progress(1)
     return {"figures": sum(drawn), "sounds": len(list((out / "audio").rglob("*.flac")))}
 
@@ -144,14 +144,6 @@ class Pages:
         (self.out / page).write_text(html, encoding="utf-8")
 
 
-def _write_scripts(out: Path) -> None:
-    from plotly.offline import get_plotlyjs
-
-    (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
-    for script in Path(__file__).parent.glob("*.js"):
-        shutil.copyfile(script, out / script.name)
-
-
 def _write_listening(out: Path, run: Run, environment: Environment, tried: list[rates.Tried]) -> bool:
     """Write the listening page, where there is a sample to hear. tried: what the run's voices spoke."""
     (out / listening.PAGE).unlink(missing_ok=True)
@@ -212,29 +204,3 @@ def common_domains(run: Run) -> list[str]:
     k, d = run.config.cluster.k, len(names)
     counts = np.bincount(cluster.astype(np.int64) * d + domain.indices.to_numpy(), minlength=k * d).reshape(k, d)
     return [f"{names[row.argmax()]} {row.max() / row.sum():.0%}" if row.sum() else "–" for row in counts]
-
-
-def cell(value: Any) -> str:
-    """A value as a table shows it."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _environment() -> Environment:
-    """Jinja with every value escaped; JSON that would not parse in a browser is refused."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = cell
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    return environment
