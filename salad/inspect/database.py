@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = "salad"
 BATCH = 256  # rows in memory at a time
-MOST = 24  # names in an error
+MOST, LONGEST = 24, 160  # names and characters in an error
 EXAMPLES = "`salad inspect --help` has examples"
 # Column types whose values come to Python as they are; others come as text.
 PLAIN = {
@@ -99,7 +99,7 @@ class Database:
             statements = self._con.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise SaladError("the SQL is not one SELECT", f"it can read {', '.join(self.views)}, and change nothing")
-            found = self._con.sql(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n)")
+            found = self._con.sql(f"SELECT * FROM (\n{within(sql)}\n)")
             return [Column(*both) for both in zip(found.columns, found.types, strict=True)]
         except duckdb.Error as e:
             raise self._explained(e) from e
@@ -144,20 +144,38 @@ class Database:
             return SaladError(f"SQL reads {', '.join(self.views)} here, and no other file", EXAMPLES)
         if isinstance(error, (duckdb.OutOfMemoryException, duckdb.InterruptException)):
             return SaladError(_first(text), "ask for less: fewer columns, a condition, a limit")
-        if isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)):
-            return SaladError(f"SQL: {_first(text)}", EXAMPLES)
-        return self._damaged(error) if f"{PROTOCOL}://" in text or "Traceback" in text else SaladError(f"SQL: {_first(text)}", EXAMPLES)
+        if (
+            f"{PROTOCOL}://" in text
+            or "Traceback" in text
+            or isinstance(error, (duckdb.IOException, duckdb.SerializationException))
+        ):
+            return self._damaged(error)
+        return SaladError(f"SQL: {_first(text)}", EXAMPLES)
 
     def _damaged(self, error: duckdb.Error) -> SaladError:
         text = str(error)
         found = re.search(rf"{PROTOCOL}://(\d+)", text)
-        what = re.sub(rf"['\"]?{PROTOCOL}://\d+['\"]?", "it", _first(text))
+        what = re.sub(rf"['\"]?{PROTOCOL}://\d+['\"]?", "it", _first(text)).removeprefix("Error while reading file it: ")[
+            :LONGEST
+        ]
         if found is None:
-            return SaladError(f"{self._common()} cannot be read ({what})", "a file is damaged, or of another kind than the others")
-        return SaladError(f"{self.files[int(found[1])]} cannot be read as Parquet ({what})", "the file is damaged or of another kind")
+            return SaladError(
+                f"{self._common()} cannot be read ({what})", "a file is damaged, or of another kind than the others"
+            )
+        file = self.files[int(found[1])]
+        return SaladError(f"{file} cannot be read ({what})", "the file is damaged or of another kind")
 
     def _common(self) -> str:
         return str(self.files[0] if len(self.files) == 1 else os.path.commonpath(self.files))
+
+
+def within(sql: str) -> str:
+    """A SELECT as it may stand in brackets: without the semicolon at its end, and a comment after that."""
+    bare = re.sub(r"(;\s*(--[^\n]*\s*)*)+$", "", sql)
+    try:
+        return bare if len(duckdb.extract_statements(bare)) == 1 else sql
+    except duckdb.Error:  # it was in a string
+        return sql
 
 
 def quoted(name: str) -> str:
@@ -173,10 +191,9 @@ def plain(column: Column, sound: bool = False) -> str | None:
     if kind.id == "float":  # the shortest number that is the same float32, not its double
         return f"CAST(CAST({name} AS VARCHAR) AS DOUBLE)"
     if kind.id == "struct" and _has_bytes(kind):
-        kept = [(key, child) for key, child in kind.children if not _has_bytes(child)]
-        parts = [f"{quoted(key)} := {name}.{quoted(key)}" for key, _ in kept]
+        parts = [f"{quoted(key)} := {name}.{quoted(key)}" for key, child in fields(kind) if not _has_bytes(child)]
         parts += [f"{quoted(key)} := octet_length({name}.{quoted(key)}) || ' bytes'"
-                  for key, child in kind.children if sound and child.id == "blob"]  # fmt: skip
+                  for key, child in fields(kind) if sound and child.id == "blob"]  # fmt: skip
         return f"CASE WHEN {name} IS NOT NULL THEN struct_pack({', '.join(parts)}) END" if parts else None
     if _has_bytes(kind):
         return None
@@ -192,18 +209,22 @@ def _is_plain(kind: DuckDBPyType) -> bool:
     return all(map(_is_plain, below)) if below else kind.id in PLAIN
 
 
+def fields(kind: DuckDBPyType) -> list[tuple[str, DuckDBPyType]]:
+    """What a nested type is made of; nothing for any other."""
+    below: Any = kind.children if kind.id in ("list", "array", "struct", "map", "union") else []
+    return [(name, child) for name, child in below if not isinstance(child, int)]  # an array's size
+
+
 def _children(kind: DuckDBPyType) -> list[DuckDBPyType]:
-    if kind.id in ("list", "array"):
-        return [kind.children[0][1]]
-    return [child for _, child in kind.children] if kind.id in ("struct", "map", "union") else []
+    return [child for _, child in fields(kind)]
 
 
 def type_name(kind: DuckDBPyType) -> str:
     """As pyarrow and docs/shards.md call it."""
     if kind.id in ("list", "array"):
-        return f"list of {type_name(kind.children[0][1])}"
+        return f"list of {type_name(_children(kind)[0])}"
     if kind.id == "struct":
-        return f"struct of {', '.join(name for name, _ in kind.children)}"
+        return f"struct of {', '.join(name for name, _ in fields(kind))}"
     return _ARROW.get(kind.id, str(kind).lower())
 
 
@@ -212,7 +233,7 @@ def _first(text: str) -> str:
     if "Traceback" in text:
         lines = [line for line in text.split("\n\nLINE ")[0].splitlines() if line.strip()]
         return lines[-1].strip() if lines else "unreadable"
-    return re.sub(r"^[A-Za-z ]+ Error: ", "", " ".join(text.split("\n\nLINE ")[0].split()))[:300]
+    return re.sub(r"^[A-Za-z ]+ Error: ", "", " ".join(text.split("\n\nLINE ")[0].split()))[: 2 * LONGEST]
 
 
 class _Files(fsspec.AbstractFileSystem):

@@ -21,39 +21,41 @@ from salad.pipeline.ledger import NOT_REACHED
 TOTALS = ("domain", "cluster", "voice", "reason", "selector", "rejected")
 MOST = 8  # lines of a total; the rest are summed
 BAR = 12  # characters
-TYPE, LONGEST = 44, 34  # characters of a type, and of a name in a total
+Row = dict[str, Any]
+TYPE, LONGEST = 28, 48  # characters of a type, and of a name in a total
 
 
 def show(place: Place, db: Database, limit: int) -> None:
     """Everything."""
-    heading(place, db)
+    columns = [name for name in TOTALS if db.has(name)]
+    whole, groups = _grouped(db, columns)
+    _heading(place, db, whole["texts"], whole["seconds"])
     if place.parts:
         _rounds(place)
     _schema(db)
-    _totals(db)
+    _totals(groups)
     if "rejected" in place.tables:
         _turned_down(db)
     if place.control:
         _control(place.control)
-    console.print("\n[bold]First rows[/]")
-    shown = show_rows(db, Choice(limit=limit))
-    _hints(place, db, shown)
+    console.print("\n[bold]First rows[/]\n" if whole["texts"] else "")
+    show_rows(db, Choice(limit=limit))
+    _hints(place, db, whole["texts"])
 
 
 def found(place: Place, db: Database, choice: Choice, limit: int) -> None:
     """The rows that a condition lets through, in an order: how many, how long, and the first of them."""
-    heading(place, db)
+    _heading(place, db, *_count(db, Choice()))
     if choice.where:
-        texts, seconds = next(db.ask(Choice(choice.where).select(db, ["count(*)", _sum(db)])))
+        texts, seconds = _count(db, Choice(choice.where))
         known = f" · {spoken(seconds)}" if seconds is not None else ""
         console.print(f"[cyan]{texts:,} of them{known}[/] [dim]where[/] {escape(cell(choice.where))}", soft_wrap=True)
     console.print()
     show_rows(db, replace(choice, limit=limit))
 
 
-def heading(place: Place, db: Database) -> None:
-    """One line: what it is, rows, files, bytes, seconds."""
-    rows, seconds = next(db.ask(f"SELECT count(*), {_sum(db)} FROM samples"))
+def _heading(place: Place, db: Database, rows: int, seconds: float | None) -> None:
+    """What it is; rows, files, bytes, seconds."""
     kind, unit = kind_of({c.name for c in db.columns("samples")})
     files = f"{len(place.samples):,} file{'s' * (len(place.samples) > 1)}"
     facts = [f"{rows:,} {unit if rows != 1 else unit[:-1]}", files, size(place.bytes)]
@@ -74,6 +76,12 @@ def seconds_of(db: Database, view: str = "samples") -> str | None:
     return None
 
 
+def _count(db: Database, choice: Choice) -> tuple[int, float | None]:
+    """Rows, and seconds where they are known."""
+    ((texts, seconds),) = db.ask(choice.select(db, ["count(*)", _sum(db)]))
+    return texts, seconds
+
+
 def _sum(db: Database, view: str = "samples") -> str:
     known = seconds_of(db, view)
     return f"sum({known})" if known else "NULL"
@@ -87,7 +95,9 @@ def _rounds(place: Place) -> None:
     for name, found in place.parts:
         with Database(_two(found)) as db:
             clusters = "count(DISTINCT cluster)" if db.has("cluster") else "NULL"
-            asked = f"SELECT count(*), {_sum(db)}, {clusters}, {_mean(db, 'cer')}, {_mean(db, 'predicted_divergence')} FROM samples"
+            asked = (
+                f"SELECT count(*), {_sum(db)}, {clusters}, {_mean(db, 'cer')}, {_mean(db, 'predicted_divergence')} FROM samples"
+            )
             texts, seconds, spread, cer, divergence = next(db.ask(asked))
             row = [escape(visible(name)), f"{texts:,}", _decimal(seconds), cell(spread), percent(cer), _three(divergence)]
             down = _reasons(db)
@@ -122,40 +132,35 @@ def _schema(db: Database) -> None:
     wide().print(table)
 
 
-def _totals(db: Database) -> None:
+def _totals(groups: dict[str, list[Row]]) -> None:
     """A table a column that sorts texts, as many beside each other as fit; a column of one value gets a line."""
-    columns = [name for name in TOTALS if db.has(name)]
-    groups = _grouped(db, columns)
     tables, alone = [], []
-    for name in columns:
-        found = groups[name]
+    for name, found in groups.items():
         if len(found) == 1 and found[0]["values"] == 1:
             alone += [(name, cell(found[0]["value"]))] if found[0]["value"] is not None else []
         elif found:
-            tables.append(_total(db, name, found))
+            tables.append(_total(name, found))
     if alone:
         console.print()
     for name, value in alone:
         console.print(f"[dim]{name:<9}[/] {escape(value)} [dim]everywhere[/]", soft_wrap=True)
     if tables:
         console.print()
-        wide().print(Columns(tables, padding=(1, 3)))
+        wide().print(Columns(tables, padding=(1, 4)))
 
 
-def _grouped(db: Database, columns: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """By column its largest values and, with `values` above 1 or no rank, the sum of the others. One pass over the shards."""
-    if not columns:
-        return {}
+def _grouped(db: Database, columns: Sequence[str]) -> tuple[Row, dict[str, list[Row]]]:
+    """All rows together; and by column its largest values, then the sum of the others (`shown` is null). One pass."""
     keys = [quoted(c) for c in columns]
     seconds = seconds_of(db) or "NULL::DOUBLE"
     cer, divergence = (_finite(db, name) for name in ("cer", "predicted_divergence"))
-    which = f"grouping_id({', '.join(keys)})"
-    value = "CASE " + " ".join(f"WHEN grouping({k}) = 0 THEN CAST({k} AS VARCHAR)" for k in keys) + " END"
+    which = " + ".join(["0", *(f"{i + 1} * (1 - grouping({key}))" for i, key in enumerate(keys))])
+    value = f"coalesce({', '.join(['NULL', *(f'CAST({key} AS VARCHAR)' for key in keys)])})"
     sql = f"""
         WITH counted AS (
             SELECT {which} AS which, {value} AS value, count(*) AS texts, sum({seconds}) AS seconds,
                 sum({cer}) AS cer, count({cer}) AS checked, sum({divergence}) AS divergence, count({divergence}) AS predicted
-            FROM samples GROUP BY GROUPING SETS ({", ".join(f"({k})" for k in keys)})
+            FROM samples GROUP BY GROUPING SETS ({", ".join(["()", *(f"({key})" for key in keys)])})
         ), ranked AS (
             SELECT *, row_number() OVER (PARTITION BY which ORDER BY seconds DESC NULLS LAST, texts DESC, value) AS place,
                 count(*) OVER (PARTITION BY which) AS others
@@ -164,29 +169,27 @@ def _grouped(db: Database, columns: Sequence[str]) -> dict[str, list[dict[str, A
         SELECT which, shown, min(value), count(*), sum(texts), sum(seconds), sum(cer) / nullif(sum(checked), 0),
             sum(divergence) / nullif(sum(predicted), 0)
         FROM placed GROUP BY which, shown ORDER BY which, shown NULLS LAST"""
-    numbers = {(1 << len(columns)) - 1 - (1 << (len(columns) - 1 - i)): name for i, name in enumerate(columns)}
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in columns}
     names = ("shown", "value", "values", "texts", "seconds", "cer", "divergence")
-    for which, *row in db.ask(sql):
-        found[numbers[which]].append(dict(zip(names, row, strict=True)))
-    return found
+    found: list[list[Row]] = [[] for _ in range(len(columns) + 1)]
+    for of, *row in db.ask(sql):
+        found[of].append(dict(zip(names, row, strict=True)))
+    return found[0][0], dict(zip(columns, found[1:], strict=True))
 
 
-def _total(db: Database, name: str, found: list[dict[str, Any]]) -> Table:
+def _total(name: str, found: list[Row]) -> Table:
     timed, checked, predicted = (any(row[key] is not None for row in found) for key in ("seconds", "cer", "divergence"))
     table = plain_table()
-    table.add_column(name, overflow="fold", max_width=LONGEST, header_style="bold")
+    table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=LONGEST, header_style="bold")
     heads = ["texts", *["seconds"] * timed, "", *["CER"] * checked, *["pred. D"] * predicted]
     for head in heads:
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     measure = "seconds" if timed else "texts"
-    whole = sum(row[measure] or 0 for row in found) or 1
+    most = max((row[measure] or 0 for row in found if row["shown"] is not None), default=0) or 1
     for row in found:
         rest = row["shown"] is None
         value = f"{row['values']:,} more" if rest else cell(row["value"])
-        value = value if len(value) <= 2 * LONGEST else value[: 2 * LONGEST] + "…"
-        share = (row[measure] or 0) / whole
-        cells = [f"{row['texts']:,}", *[_decimal(row["seconds"])] * timed, _bar(share)]
+        bar = "" if rest else _bar((row[measure] or 0) / most)
+        cells = [f"{row['texts']:,}", *[_decimal(row["seconds"])] * timed, bar]
         cells += [percent(row["cer"])] * checked + [_three(row["divergence"])] * predicted
         table.add_row(f"[dim]{escape(value)}[/]" if rest else escape(value), *cells)
     return table
@@ -200,6 +203,7 @@ def _turned_down(db: Database) -> None:
     console.print(f"\n[bold]Turned down[/]  {sum(n for _, n, _ in tried):,} texts", end="")
     console.print(f"[dim] · the turn of {left:,} never came: the budget was met[/]" if left else "")
     if tried:
+        console.print()
         table = plain_table()
         for head in ("reason", "texts", "seconds"):
             table.add_column(head, justify="left" if head == "reason" else "right", overflow="fold")
@@ -228,9 +232,9 @@ def _control(control: Place) -> None:
             _turned_down(db)
 
 
-def _hints(place: Place, db: Database, shown: int) -> None:
+def _hints(place: Place, db: Database, rows: int) -> None:
     more = ["--where, --sort, --columns and --sql look closer"]
-    if shown and db.has("id", "audio"):
+    if rows and db.has("id", "audio"):
         more.append("--play ID plays one")
     if len(place.tables):
         more.append(f"tables for --sql: {', '.join(place.views)}")

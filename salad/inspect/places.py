@@ -49,7 +49,9 @@ def find(path: Path) -> Place:
     for holds in (_run, _round, _speech, _several, _any):
         if (found := holds(here)) is not None:
             return replace(_whole(found), path=path)
-    raise SaladError(f"{path} holds no Parquet file" if here.exists() else f"{path} is not there: it holds no Parquet file", EXAMPLE)
+    raise SaladError(
+        f"{path} holds no Parquet file" if here.exists() else f"{path} is not there: it holds no Parquet file", EXAMPLE
+    )
 
 
 def _whole(place: Place) -> Place:
@@ -108,7 +110,9 @@ def _several(path: Path) -> Place | None:
     if main is None:
         return None
     tables = {file.stem: [file] for file in files if file != main}
-    return Place(path, f"{path.name}{_owner(path)}", [main], {main.stem: [main], **tables} if main.stem == "selection" else tables)
+    return Place(
+        path, f"{path.name}{_owner(path)}", [main], {main.stem: [main], **tables} if main.stem == "selection" else tables
+    )
 
 
 def _any(path: Path) -> Place | None:

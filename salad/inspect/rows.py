@@ -9,22 +9,25 @@ from itertools import islice
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
 from salad.console import console
 from salad.errors import SaladError, visible
-from salad.inspect.database import Column, Database, plain
+from salad.inspect.database import Column, Database, plain, within
 
 # What is shown of a row where nobody asked for columns, as far as it is there.
 SHOWN = (
-    "id", "text", "rejected", "domain", "cluster", "voice", "seconds", "cer", "predicted_divergence", "divergence", "misalignment",
-    "forgetting", "quarantined", "p_web", "p_target", "flag",
+    "id", "text", "rejected", "domain", "cluster", "voice", "seconds", "cer", "predicted_divergence", "divergence",
+    "misalignment", "forgetting", "quarantined", "p_web", "p_target", "flag",
 )  # fmt: skip
 FEW = 8  # columns of a table that knows none of these
 CROPPED = 400  # characters of a cell
 PREFIX = 12  # of a text's id: more than enough to tell it from others
+TEXT, OTHERS = 24, 20  # characters of a text at least, and of anything else at most
+GAP = 3  # characters between two columns
 NARROW = 9  # characters a column needs: with less, rows are shown one below the other
 
 
@@ -64,14 +67,14 @@ def shown_columns(db: Database, choice: Choice) -> list[Column]:
         return [db.known(name) for name in choice.columns]
     columns = db.columns("samples")
     telling = [column for name in SHOWN for column in columns if column.name == name]
-    return telling if len(telling) > 2 else [c for c in columns if plain(c)][:FEW]
+    return telling if len(telling) > 2 else [c for c in columns if plain(c, sound=True)][:FEW]
 
 
-def show_rows(db: Database, choice: Choice) -> int:
-    """Print them; returns how many there were."""
+def show_rows(db: Database, choice: Choice) -> None:
+    """Print them."""
     columns = shown_columns(db, choice)
     rows = list(db.ask(choice.select(db, [plain(c, sound=True) or "NULL" for c in columns])))
-    return show(columns, rows, whole=bool(choice.columns))
+    show(columns, rows, whole=bool(choice.columns))
 
 
 def show_answer(db: Database, sql: str, limit: int) -> None:
@@ -88,47 +91,67 @@ def show_answer(db: Database, sql: str, limit: int) -> None:
 def answer(sql: str, columns: Sequence[Column], sound: bool = False) -> str:
     """A user's SELECT with bytes left out, or told by their number."""
     kept = [f"{value} AS {c.quoted}" for c in columns if (value := plain(c, sound=sound))]
-    return f"SELECT {', '.join(kept) or 'NULL'} FROM (\n{sql.strip().rstrip(';')}\n)"
+    return f"SELECT {', '.join(kept) or 'NULL'} FROM (\n{within(sql)}\n)"
 
 
-def show(columns: Sequence[Column], rows: Sequence[Sequence[Any]], whole: bool) -> int:
-    """A table, or where that would be too wide one row below the other. whole: texts are folded, not cut."""
+def show(columns: Sequence[Column], rows: Sequence[Sequence[Any]], whole: bool) -> None:
+    """A table. whole: every column, texts folded, and where that is too wide one row below the other; else lines of what fits."""
     out = wide()
     if not rows:
         note("no rows")
+    elif not whole:
+        out.print(_lines(columns, rows, out.width))
     elif len(columns) * NARROW > out.width:
-        for row in rows:
-            out.print()
-            width = max(len(c.name) for c in columns)
-            for column, value in zip(columns, row, strict=True):
-                name = escape(visible(column.name).ljust(min(width, 26)))
-                out.print(f"  [dim]{name}[/]  {escape(cell(value))}", soft_wrap=True)
+        _records(out, columns, rows)
     else:
         table = plain_table()
         for column in columns:
-            cut = not whole and column.name in ("text", "id")
-            table.add_column(
-                escape(visible(column.name)),
-                justify="right" if column.is_number else "left",
-                overflow="ellipsis" if cut else "fold",
-                no_wrap=cut or column.is_number,
-                ratio=1 if cut and column.name == "text" else None,
-            )
+            justify: JustifyMethod = "right" if column.is_number else "left"
+            table.add_column(escape(visible(column.name)), justify=justify, overflow="fold", no_wrap=column.is_number)
         for row in rows:
-            texts = [cell(v) for v in row]
-            if not whole:
-                texts = [t[:PREFIX] if c.name == "id" else t for c, t in zip(columns, texts, strict=True)]
-            table.add_row(*map(escape, texts))
+            table.add_row(*(escape(cell(value)) for value in row))
         out.print(table)
-    return len(rows)
+
+
+def _lines(columns: Sequence[Column], rows: Sequence[Sequence[Any]], width: int) -> Table:
+    """A line a row: the text gets what the other columns leave of the width; the last of them go where it would be too little."""
+    texts = [[_short(column, value) for column, value in zip(columns, row, strict=True)] for row in rows]
+    needs = []
+    for i, column in enumerate(columns):
+        longest = max(cell_len(t) for t in (visible(column.name), *(row[i] for row in texts)))
+        needs.append(min(longest, TEXT if column.name == "text" else OTHERS) + GAP)
+    fit = max((n for n in range(1, len(columns) + 1) if sum(needs[:n]) <= width), default=1)
+    spare = max(0, width - sum(needs[:fit]))
+    table = plain_table()
+    for column, need in zip(columns[:fit], needs, strict=False):
+        table.add_column(
+            escape(visible(column.name)),
+            justify="right" if column.is_number else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+            max_width=need - GAP + spare * (column.name == "text"),
+        )
+    for row in texts:
+        table.add_row(*map(escape, row[:fit]))
+    return table
+
+
+def _short(column: Column, value: Any) -> str:
+    return cell(value)[:PREFIX] if column.name == "id" else cell(value)
+
+
+def _records(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+    width = min(26, max(cell_len(visible(c.name)) for c in columns))
+    for row in rows:
+        out.print()
+        for column, value in zip(columns, row, strict=True):
+            out.print(f"[dim]{escape(visible(column.name).ljust(width))}[/]  {escape(cell(value))}", soft_wrap=True)
 
 
 def plain_table(title: str | None = None) -> Table:
     """The look of all tables here."""
-    return Table(
-        title=title and escape(visible(title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
-        header_style="dim",
-    )  # fmt: skip
+    look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "show_edge": False, "header_style": "dim"}
+    return Table(title=title and escape(visible(title)), title_justify="left", title_style="bold", **look)
 
 
 def wide() -> Console:
@@ -154,5 +177,3 @@ def _words(value: Any) -> str:
 
 def number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,7 +29,19 @@ PLAYERS = {
     "play": ["-q"],
 }
 LONG = 6000  # characters of a text
-FACTS = ("rejected", "domain", "cluster", "engine", "voice", "seconds", "cer", "predicted_divergence", "selector", "reason", "round")
+FACTS = (
+    "rejected",
+    "domain",
+    "cluster",
+    "engine",
+    "voice",
+    "seconds",
+    "cer",
+    "predicted_divergence",
+    "selector",
+    "reason",
+    "round",
+)
 SOME = 5  # ids that an error names
 
 Row = dict[str, Any]
@@ -48,9 +61,16 @@ def play(db: Database, path: Path, asked: str) -> None:
         except RuntimeError as e:  # libsndfile's errors are RuntimeErrors
             raise SaladError(f"the sound of {row['id']} cannot be decoded ({e})", "the shard is damaged, or not of audio") from e
         if not any(_plays(name, [*options, str(sound)]) for name, options in PLAYERS.items()):
-            where = f"id = '{str(row['id']).replace(chr(39), 2 * chr(39))}'"
-            wav = shlex.join(["salad", "inspect", str(path), "--where", where, "--export", "wav", "--out", "sounds"])
-            raise SaladError(f"nothing here plays sound ({', '.join(PLAYERS)})", f"install one, or take the file: {wav}")
+            raise SaladError(
+                f"nothing here plays sound ({', '.join(PLAYERS)})", f"install one, or take the file: {_by_hand(path, row)}"
+            )
+
+
+def _by_hand(path: Path, row: Row) -> str:
+    """The command that writes the one sound."""
+    where = "id = '" + str(row["id"]).replace("'", "''") + "'"
+    said = f'"{where}"' if re.fullmatch(r"id = '[\w.-]+'", where) else shlex.quote(where)
+    return f"salad inspect {shlex.quote(str(path))} --where {said} --export wav --out sounds"
 
 
 def find(db: Database, asked: str) -> Row:
@@ -59,13 +79,13 @@ def find(db: Database, asked: str) -> Row:
     if not known:
         raise SaladError("these rows have no column 'id'", "--export wav writes their sounds, named by row")
     for view in known:
-        sql = f"SELECT DISTINCT CAST(id AS VARCHAR) FROM {view} WHERE starts_with(CAST(id AS VARCHAR), ?) ORDER BY 1 LIMIT {SOME + 1}"
-        ids = [text_id for (text_id,) in db.ask(sql, [asked])]
+        like = f"FROM {view} WHERE starts_with(CAST(id AS VARCHAR), ?) ORDER BY 1 LIMIT {SOME + 1}"
+        ids = [text_id for (text_id,) in db.ask(f"SELECT DISTINCT CAST(id AS VARCHAR) {like}", [asked])]
         if len(ids) > 1 and asked not in ids:
             names = ", ".join(ids[:SOME]) + (", …" if len(ids) > SOME else "")
             raise SaladError(f"several ids begin with '{asked}': {names}", "give more of it")
         if ids:
-            columns = [c for c in db.columns(view)]
+            columns = db.columns(view)
             sql = f"SELECT {', '.join(c.quoted for c in columns)} FROM {view} WHERE CAST(id AS VARCHAR) = ? LIMIT 1"
             row = next(db.ask(sql, [asked if asked in ids else ids[0]]))
             return dict(zip((c.name for c in columns), row, strict=True))
@@ -77,7 +97,7 @@ def show(row: Row) -> None:
     console.print(f"[bold]{escape(cell(row['id']))}[/]", soft_wrap=True)
     facts = [(name, row[name]) for name in FACTS if row.get(name) is not None]
     said = [f"{name} {percent(v) if name == 'cer' and isinstance(v, float) else cell(v)}" for name, v in facts]
-    console.print(" · ".join(said), style="dim", markup=False, soft_wrap=True)
+    console.print(" · ".join(said), style="dim", markup=False)
     spans = [s for s in row.get("spans") or [] if isinstance(s, dict)] if isinstance(row.get("spans"), list) else []
     if isinstance(row.get("text"), str):
         console.print()
@@ -110,7 +130,8 @@ def _show_spans(spans: list[Row], heard: object) -> None:
     paired = len(transcripts) == len(spans)
     table = plain_table()
     for head in ("from", "to", "said", *["the ASR heard"] * paired):
-        table.add_column(head, justify="right" if head in ("from", "to") else "left", overflow="fold", no_wrap=head in ("from", "to"))
+        time = head in ("from", "to")
+        table.add_column(head, justify="right" if time else "left", overflow="fold", no_wrap=time)
     for i, span in enumerate(spans):
         times = [f"{t:.2f}" if isinstance(t, (int, float)) else "–" for t in (span.get("audio_start"), span.get("audio_end"))]
         said = cell(span.get("spoken") or span.get("text"))
@@ -130,7 +151,8 @@ def to_wav(data: bytes) -> bytes:
         if sound.subtype.startswith("PCM"):
             wave = sound.read(dtype="int16", always_2d=True)
         else:  # floats and what is lossy come as floats, which libsndfile would not scale
-            wave = np.round(np.clip(np.nan_to_num(sound.read(dtype="float32", always_2d=True)), -1, 1) * 32767).astype(np.int16)
+            heard = np.nan_to_num(sound.read(dtype="float32", always_2d=True))
+            wave = np.round(np.clip(heard, -1, 1) * 32767).astype(np.int16)
         if not len(wave):
             raise RuntimeError("it holds no sample")
         out = io.BytesIO()
@@ -143,5 +165,6 @@ def _plays(name: str, arguments: list[str]) -> bool:
     program = shutil.which(name)
     if program is None:
         return False
-    done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    done = subprocess.run([program, *arguments], check=False, **silent)  # type: ignore[call-overload]
     return done.returncode == 0

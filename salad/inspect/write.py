@@ -1,4 +1,4 @@
-"""`salad inspect PATH --export csv|jsonl|wav --out PATH`: rows or sounds for other programs. What is written appears whole or not at all."""
+"""`salad inspect PATH --export csv|jsonl|wav --out PATH`: rows or sounds for other programs, which appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from salad.console import console, stop_if_interrupted
 from salad.errors import SaladError, nearest, visible
-from salad.inspect.database import Column, Database, plain
+from salad.inspect.database import Column, Database, fields, plain
 from salad.inspect.rows import Choice, answer
 from salad.inspect.sample import to_wav
 
@@ -52,10 +52,8 @@ def tell(count: int, lost: Sequence[str], to: str, out: Path) -> None:
 
 def _question(db: Database, choice: Choice, sql: str | None) -> tuple[list[str], str]:
     """Names of what is written, and the SELECT that gives it; columns of bytes are left out."""
-    if sql is None:
-        found = [db.known(name) for name in choice.columns] or db.columns("samples")
-    else:
-        found = db.question(sql)
+    asked = [db.known(name) for name in choice.columns] or db.columns("samples")
+    found = asked if sql is None else db.question(sql)
     kept = [c for c in found if plain(c)]
     if not kept:
         raise SaladError("no column is left without bytes", "--export wav writes sounds")
@@ -70,8 +68,9 @@ def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> i
     with path.open("w", encoding="utf-8", newline="") as f:
         out = csv.writer(f)
         out.writerow(columns)
-        for count, row in enumerate(rows, 1):
+        for row in rows:
             stop_if_interrupted()
+            count += 1
             out.writerow(["" if v is None else as_json(v) if isinstance(v, (list, dict)) else v for v in row])
     return count
 
@@ -79,8 +78,9 @@ def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> i
 def _jsonl(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as f:
-        for count, row in enumerate(rows, 1):
+        for row in rows:
             stop_if_interrupted()
+            count += 1
             f.write(as_json(dict(zip(columns, row, strict=True))) + "\n")
     return count
 
@@ -94,7 +94,8 @@ def _sounds(db: Database, out: Path, choice: Choice) -> tuple[int, list[str]]:
     columns = [c for c in db.columns("samples") if plain(c)]
     numbered = f"(SELECT *, row_number() OVER () AS {NUMBER} FROM samples)"  # as DuckDB reads them: file by file, in order
     kept = [NUMBER, *(plain(c) or "" for c in columns)]
-    rows = {row[0]: dict(zip((c.name for c in columns), row[1:], strict=True)) for row in db.ask(choice.select(db, kept, numbered))}
+    found = db.ask(choice.select(db, kept, numbered))
+    rows = {number: dict(zip((c.name for c in columns), row, strict=True)) for number, *row in found}
     files = _names({number: row.get("id") for number, row in rows.items()})
     written: set[int] = set()
     lost: list[str] = []
@@ -127,7 +128,7 @@ def _bytes(column: Column) -> str:
     """SQL for a sound's bytes, in our struct or alone."""
     if column.type.id == "blob":
         return column.quoted
-    if column.type.id == "struct" and any(name == "bytes" and kind.id == "blob" for name, kind in column.type.children):
+    if column.type.id == "struct" and any(name == "bytes" and kind.id == "blob" for name, kind in fields(column.type)):
         return f'{column.quoted}."bytes"'
     raise SaladError("the column 'audio' holds no bytes", "its files may lie beside the Parquet: play those")
 
