@@ -735,7 +735,8 @@ def check_card(folder: Path, cache: Path) -> None:
     table = pq.read_table(folder / "data")
     _, front, body = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     matter = yaml.safe_load(front)
-    assert matter["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}]
+    (config,) = matter["configs"]
+    assert config["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
     seconds = pc.sum(table["seconds"]).as_py() if "seconds" in table.column_names else None
     texts, spoken = re.findall(r"^([\d,]+) texts with ([\d,.]+) s", body, re.MULTILINE)[0]
     assert int(texts.replace(",", "")) == table.num_rows > 0
@@ -770,6 +771,19 @@ def test_every_speech_folder_of_a_run_is_a_dataset(finished: Path, tmp_path: Pat
     ):
         assert "First rows" in salad("inspect", str(finished / other))
     assert re.search(r"run fake, 2 rounds: speech", salad("inspect", str(finished)))
+
+
+def test_folders_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:
+    """`datasets` caches a folder by its last name and its card: two rounds' `speech`, and one that was made anew, differ."""
+    from salad.pipeline.natural import build_natural
+
+    for r in range(3):
+        source = write_folder(tmp_path / f"source-{r}", speech_rows(4, first=4 * r))
+        folder = tmp_path / f"round-{min(r, 1)}" / "speech"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        build_natural(folder, source, lambda n: None)
+        check_card(folder, tmp_path / "cache")
 
 
 def test_natural_shards_that_are_brought_get_a_card(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from salad.audio import HEARD_RATE
 from salad.config import Config, Recordings
 from salad.errors import SaladError
 from salad.pipeline import shards
-from salad.pipeline.card import SHARDS, card
+from salad.pipeline.card import card, shards_front
 from salad.pipeline.export.facts import speech_facts
 from salad.pipeline.models import Models
 from salad.pipeline.recordings import Recording, Unusable, read_recordings, recording_files
@@ -139,8 +139,9 @@ def build_recordings(out: Path, config: Config, models: Models, progress: Callab
 def _write_card(out: Path, source: str, **facts: Any) -> None:
     """The dataset card of the shards in `out`, beside them."""
     rejected = [path] if (path := out / "rejected.parquet").is_file() else []
-    told = speech_facts("natural speech", shards.shard_files(out), rejected, chosen={"recordings": source}, **facts)
-    front = {**SHARDS, "task_categories": ["automatic-speech-recognition"], "tags": ["audio", "salad"]}
+    files = shards.shard_files(out)
+    told = speech_facts("natural speech", files, rejected, chosen={"recordings": source}, **facts)
+    front = {**shards_front(files), "task_categories": ["automatic-speech-recognition"], "tags": ["audio", "salad"]}
     (out / "README.md").write_text(card(told, front=front), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from salad.config import Config, Voice
 from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.benchmarks.items import Row
-from salad.pipeline.card import SHARDS, card
+from salad.pipeline.card import card, shards_front
 from salad.pipeline.export.facts import speech_facts
 from salad.pipeline.ledger import Order
 from salad.pipeline.models import Models
@@ -117,7 +117,7 @@ def _recorded(out: Path, config: Config, models: Models, rows: list[Row], progre
     shards.write_rejected(turned_down, out / "rejected.parquet")
     name, files = "recorded benchmark", shards.shard_files(out)
     told = speech_facts(name, files, [out / "rejected.parquet"], judge=config.models.asr)
-    (out / "README.md").write_text(card(told, front=SHARDS), encoding="utf-8")
+    (out / "README.md").write_text(card(told, front=shards_front(files)), encoding="utf-8")
     return {"rows": len(kept), "seconds": round(sum(k["seconds"] for k in kept), 3), "rejected": _counts(turned_down)}
 
 
