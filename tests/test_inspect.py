@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import hashlib
+import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -308,9 +312,6 @@ def test_seconds_follow_from_the_spans(salad: Command, tmp_path: Path) -> None:
 
 def test_any_parquet(salad: Command, tmp_path: Path) -> None:
     """Types, names and values of others, of which some would be SQL."""
-    import datetime
-    import decimal
-
     odd = pa.table(
         {
             'na"me; DROP VIEW samples': ["a", "b"],
@@ -488,7 +489,7 @@ def test_play_by_the_start_of_an_id(salad: Command, tmp_path: Path, monkeypatch:
     assert "take number 1 of flour and stir it gently" in shown
     assert "and bake it hell" in shown
     played, rate = sf.read(tmp_path / "bin/aplay.wav", dtype="int16")
-    expected, _ = sf.read(__import__("io").BytesIO(rows[1]["audio"]["bytes"]), dtype="int16")
+    expected, _ = sf.read(io.BytesIO(rows[1]["audio"]["bytes"]), dtype="int16")
     assert rate == RATE
     assert np.array_equal(played, expected), "sample for sample, by the first program that plays"
 
@@ -501,8 +502,6 @@ def test_play_without_a_program(salad: Command, tmp_path: Path, monkeypatch: pyt
     command = said.partition("take the file: ")[2]
     assert f"--where \"id = '{1:032x}'\" --export wav --out sounds" in command
     monkeypatch.chdir(tmp_path)
-    import shlex
-
     salad(*shlex.split(command)[1:])
     assert (tmp_path / f"sounds/{1:032x}.wav").is_file(), "the command that it names works"
 
@@ -563,8 +562,6 @@ def test_wav_is_the_sound(salad: Command, run: Path, tmp_path: Path) -> None:
 
 
 def test_sounds_of_any_kind_and_of_none(salad: Command, tmp_path: Path) -> None:
-    import io
-
     def encoded(kind: str, subtype: str) -> bytes:
         buffer = io.BytesIO()
         sf.write(buffer, np.linspace(-1.5, 1.5, 4000), 8000, format=kind, subtype=subtype)
@@ -706,6 +703,26 @@ def test_what_a_place_is_does_not_depend_on_how_it_is_named(run: Path, monkeypat
     assert find(Path("../../round-000")).samples == find(run / "round-000").samples
     with pytest.raises(SaladError, match="holds no Parquet"):
         find(Path("nothing"))
+
+
+# -- the page that says all this -------------------------------------------------------------------------------
+
+
+def test_every_command_of_the_page_works(salad: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs/inspect.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    (tmp_path / "runs").mkdir()
+    copy = shutil.copytree(run, tmp_path / "runs/demo")
+    shutil.copytree(copy / "round-000/speech", copy / "probe")
+    (copy / "round-000/scores").mkdir()
+    pq.write_table(pa.table({"id": ["a"], "divergence": [1.0], "n_positions": [9]}), copy / "round-000/scores/probes.parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(fake_player(tmp_path / "bin", "aplay")))
+    for line in commands:
+        assert line.startswith("salad inspect runs/demo")
+        salad(*shlex.split(re.sub(r"--play \w+", f"--play {3:032x}", line), comments=True)[1:])
+    assert len(commands) > 15
+    assert {"misheard", "worst.jsonl", "samples.csv", "by-cluster.csv"} <= {p.name for p in tmp_path.iterdir()}
 
 
 # -- every shard folder of a run has a card, and opens ---------------------------------------------------------

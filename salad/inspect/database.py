@@ -62,9 +62,9 @@ class Database:
         self._con.register_filesystem(_Files(self.files))
         number = iter(range(len(self.files)))
         named = {view: [f"{PROTOCOL}://{next(number)}" for _ in paths] for view, paths in views.items()}
-        self._con.execute("SET allowed_paths = ?", [[name for names in named.values() for name in names]])
+        self._con.execute("SET GLOBAL allowed_paths = ?", [[name for names in named.values() for name in names]])
         for setting in _SETTINGS:
-            self._con.execute(f"SET {setting}")
+            self._con.execute(f"SET GLOBAL {setting}")
         self._columns: dict[str, list[Column]] = {}
         for view, names in named.items():
             files = ", ".join(f"'{name}'" for name in names)
@@ -305,7 +305,6 @@ _CLOSED: dict[str, Any] = {
 _SETTINGS = (
     "parquet_metadata_cache = true",
     "enable_external_file_cache = false",
-    "enable_progress_bar = false",
     "enable_external_access = false",
     "lock_configuration = true",
 )

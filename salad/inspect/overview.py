@@ -45,11 +45,13 @@ def show(place: Place, db: Database, limit: int) -> None:
 
 def found(place: Place, db: Database, choice: Choice, limit: int) -> None:
     """The rows that a condition lets through, in an order: how many, how long, and the first of them."""
-    _heading(place, db, *_count(db, Choice()))
+    condition = f"FILTER (WHERE (\n{choice.where}\n))" if choice.where else ""
+    counts = f"count(*), {_sum(db)}, count(*) {condition}, {_sum(db)} {condition if seconds_of(db) else ''}"
+    ((texts, seconds, left, heard),) = db.ask(f"SELECT {counts} FROM samples")
+    _heading(place, db, texts, seconds)
     if choice.where:
-        texts, seconds = _count(db, Choice(choice.where))
-        known = f" · {spoken(seconds)}" if seconds is not None else ""
-        console.print(f"[cyan]{texts:,} of them{known}[/] [dim]where[/] {escape(cell(choice.where))}", soft_wrap=True)
+        known = f" · {spoken(heard or 0.0)}" if seconds is not None else ""
+        console.print(f"[cyan]{left:,} of them{known}[/] [dim]where[/] {escape(cell(choice.where))}", soft_wrap=True)
     console.print()
     show_rows(db, replace(choice, limit=limit))
 
@@ -74,12 +76,6 @@ def seconds_of(db: Database, view: str = "samples") -> str | None:
     if spans and spans.type.id == "list" and str(spans.type).find("audio_end") >= 0:
         return "list_max(list_transform(spans, lambda x: x.audio_end))"
     return None
-
-
-def _count(db: Database, choice: Choice) -> tuple[int, float | None]:
-    """Rows, and seconds where they are known."""
-    ((texts, seconds),) = db.ask(choice.select(db, ["count(*)", _sum(db)]))
-    return texts, seconds
 
 
 def _sum(db: Database, view: str = "samples") -> str:
