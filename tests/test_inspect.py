@@ -234,6 +234,14 @@ def test_conditions_orders_and_columns(salad: Command, run: Path) -> None:
     assert f"{0:032x}" in whole
 
 
+def test_a_condition_may_ask_other_tables(salad: Command, run: Path) -> None:
+    shown = salad(
+        "inspect", str(run / "round-000"), "--where", "id IN (SELECT id FROM reserve) -- and no other", "--columns", "rank"
+    )
+    assert re.findall(r"^ *(\d+) *$", shown, re.MULTILINE) == ["0", "1", "2"]
+    assert "3 of them" in shown
+
+
 def test_sql_sees_three_tables(salad: Command, run: Path, tmp_path: Path) -> None:
     by_voice = answers(salad, run, "SELECT voice, sum(seconds) AS s FROM samples GROUP BY voice ORDER BY voice", tmp_path)
     table = pq.read_table([*(run / "round-000/speech/data").iterdir(), *(run / "round-001/speech/data").iterdir()])

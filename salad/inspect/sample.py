@@ -17,8 +17,8 @@ from rich.text import Text
 from salad.console import console
 from salad.errors import SaladError, visible
 from salad.inspect.database import Database
-from salad.inspect.overview import percent
 from salad.inspect.rows import cell, plain_table, wide
+from salad.inspect.totals import percent
 
 # Programs that play a WAV file, and their options before its name; the first that is here and works.
 PLAYERS = {
