@@ -144,20 +144,16 @@ class Database:
             return SaladError(f"SQL reads {', '.join(self.views)} here, and no other file", EXAMPLES)
         if isinstance(error, (duckdb.OutOfMemoryException, duckdb.InterruptException)):
             return SaladError(_first(text), "ask for less: fewer columns, a condition, a limit")
-        if (
-            f"{PROTOCOL}://" in text
-            or "Traceback" in text
-            or isinstance(error, (duckdb.IOException, duckdb.SerializationException))
-        ):
+        broken = type(error) is duckdb.Error or isinstance(error, (duckdb.IOException, duckdb.SerializationException))
+        if broken or f"{PROTOCOL}://" in text or "Traceback" in text:
             return self._damaged(error)
         return SaladError(f"SQL: {_first(text)}", EXAMPLES)
 
     def _damaged(self, error: duckdb.Error) -> SaladError:
         text = str(error)
         found = re.search(rf"{PROTOCOL}://(\d+)", text)
-        what = re.sub(rf"['\"]?{PROTOCOL}://\d+['\"]?", "it", _first(text)).removeprefix("Error while reading file it: ")[
-            :LONGEST
-        ]
+        told = re.sub(rf"['\"]?{PROTOCOL}://\d+['\"]?", "it", _first(text))
+        what = told.removeprefix("Error while reading file it: ")[:LONGEST]
         if found is None:
             return SaladError(
                 f"{self._common()} cannot be read ({what})", "a file is damaged, or of another kind than the others"
