@@ -292,6 +292,7 @@ def test_no_sound_is_read_for_counts(salad: Command, tmp_path: Path, monkeypatch
             return super().read(size)
 
     monkeypatch.setattr(database, "_Reader", Watched)
+    monkeypatch.setattr(database, "PATTERN", {"/"})  # every file is read through it
     salad("inspect", str(path))
     salad("inspect", str(path), "--where", "cer > 0", "--sort", "seconds")
     salad("inspect", str(path), "--sql", "SELECT voice, sum(seconds) FROM samples GROUP BY voice")

@@ -50,16 +50,20 @@ def show(path: Path, limit: int = ROWS) -> None:
 
 def inspect(path: Path, asked: Request) -> None:
     """Answer what is asked of a path. SaladError, on one line, for whatever is wrong with the path, the question or the files."""
-    from salad.inspect import overview, rows, sample, write
+    from salad.inspect import overview, rows
     from salad.inspect.database import Database
     from salad.inspect.places import find
 
     place = find(path)
     choice = rows.Choice(asked.where, rows.names(asked.sort), rows.names(asked.columns), asked.limit)
-    with Database(place.views) as db:
+    with Database(place.views, ours=asked.where is None and asked.sql is None) as db:
         if asked.play is not None:
+            from salad.inspect import sample
+
             sample.play(db, path, asked.play)
         elif asked.export is not None and asked.out is not None:
+            from salad.inspect import write
+
             count, lost = write.write(db, asked.export, asked.out, choice, asked.sql)
             write.tell(count, lost, asked.export, asked.out)
         elif asked.sql is not None:

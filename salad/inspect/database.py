@@ -1,7 +1,7 @@
 """DuckDB over given Parquet files and nothing else: it reads them, writes nowhere, loads no extension, has no network.
 
-A path is never given to it. `allowed_paths` lets a statement write what it may read, and to DuckDB's parser
-`WITH t AS (COPY … TO …) SELECT …` is a SELECT; so it asks `_Files`, which only reads, for files by number ("salad://3").
+Where a user's SQL is run, a path is never given to it. `allowed_paths` lets a statement write what it may read, and to DuckDB's
+parser `WITH t AS (COPY … TO …) SELECT …` is a SELECT; so it asks `_reading`, which cannot write, for files by number ("salad://3").
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import fsspec
 
 from salad.errors import SaladError, nearest
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
 
 PROTOCOL = "salad"
+PATTERN = set("*?[]{}")  # what DuckDB takes for a pattern in a path
 BATCH = 256  # rows in memory at a time
 MOST, LONGEST = 24, 160  # names and characters in an error
 EXAMPLES = "`salad inspect --help` has examples"
@@ -54,20 +54,26 @@ class Column:
 class Database:
     """Views over files by name; a column that some of a view's files lack is null there. Close it, or use it as a context."""
 
-    def __init__(self, views: Mapping[str, Sequence[Path]]) -> None:
-        """SaladError for a file that is no Parquet, or files of one view that do not go together."""
+    def __init__(self, views: Mapping[str, Sequence[Path]], ours: bool = False) -> None:
+        """SaladError for a file that is no Parquet, or files of one view that do not go together.
+
+        ours: no SQL of a user will be run; then files are read by their paths, which is quicker.
+        """
         self.files = [path for paths in views.values() for path in paths]
         self.views = list(views)
         self._con = duckdb.connect(":memory:", config=_CLOSED)
-        self._con.register_filesystem(_Files(self.files))
-        number = iter(range(len(self.files)))
-        named = {view: [f"{PROTOCOL}://{next(number)}" for _ in paths] for view, paths in views.items()}
-        self._con.execute("SET GLOBAL allowed_paths = ?", [[name for names in named.values() for name in names]])
+        paths = [os.path.abspath(path) for path in self.files]
+        if not ours or any(set(path) & PATTERN for path in paths):
+            self._con.register_filesystem(_reading(self.files))
+            paths = [f"{PROTOCOL}://{i}" for i in range(len(paths))]
+        self._con.execute("SET GLOBAL allowed_paths = ?", [paths])
+        each = iter(paths)
+        named = {view: [next(each) for _ in files] for view, files in views.items()}
         for setting in _SETTINGS:
             self._con.execute(f"SET GLOBAL {setting}")
         self._columns: dict[str, list[Column]] = {}
         for view, names in named.items():
-            files = ", ".join(f"'{name}'" for name in names)
+            files = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
             source = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
             try:
                 self._con.execute(f"CREATE VIEW {quoted(view)} AS SELECT * FROM {source}")
@@ -145,20 +151,21 @@ class Database:
         if isinstance(error, (duckdb.OutOfMemoryException, duckdb.InterruptException)):
             return SaladError(_first(text), "ask for less: fewer columns, a condition, a limit")
         broken = type(error) is duckdb.Error or isinstance(error, (duckdb.IOException, duckdb.SerializationException))
-        if broken or f"{PROTOCOL}://" in text or "Traceback" in text:
+        if broken or f"{PROTOCOL}://" in text or "Traceback" in text or any(os.path.abspath(f) in text for f in self.files):
             return self._damaged(error)
         return SaladError(f"SQL: {_first(text)}", EXAMPLES)
 
     def _damaged(self, error: duckdb.Error) -> SaladError:
+        """Which file it is, where DuckDB says so."""
         text = str(error)
-        found = re.search(rf"{PROTOCOL}://(\d+)", text)
-        told = re.sub(rf"['\"]?{PROTOCOL}://\d+['\"]?", "it", _first(text))
+        number = re.search(rf"{PROTOCOL}://(\d+)", text)
+        file = self.files[int(number[1])] if number else next((f for f in self.files if os.path.abspath(f) in text), None)
+        told = re.sub(rf"['\"]?({PROTOCOL}://\d+|{re.escape(os.path.abspath(file or '.'))})['\"]?", "it", _first(text))
         what = told.removeprefix("Error while reading file it: ")[:LONGEST]
-        if found is None:
+        if file is None:
             return SaladError(
                 f"{self._common()} cannot be read ({what})", "a file is damaged, or of another kind than the others"
             )
-        file = self.files[int(found[1])]
         return SaladError(f"{file} cannot be read ({what})", "the file is damaged or of another kind")
 
     def _common(self) -> str:
@@ -232,35 +239,36 @@ def _first(text: str) -> str:
     return re.sub(r"^[A-Za-z ]+ Error: ", "", " ".join(text.split("\n\nLINE ")[0].split()))[: 2 * LONGEST]
 
 
-class _Files(fsspec.AbstractFileSystem):
-    """Files by number, to read."""
+def _reading(paths: Sequence[Path]) -> Any:
+    """A file system of these files, by number, to read."""
+    import fsspec
 
-    protocol = PROTOCOL
-    cachable = False
+    class Files(fsspec.AbstractFileSystem):
+        protocol = PROTOCOL
+        cachable = False
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        super().__init__()
-        self._paths = paths
+        def open(self, path: str, mode: str = "rb", **_: Any) -> _Reader:
+            if mode != "rb":
+                raise PermissionError("files are only read here")
+            return _Reader(_numbered(paths, path))
 
-    def _path(self, name: str) -> Path:
-        return self._paths[int(name.rpartition("/")[2])]
+        def exists(self, path: str, **_: Any) -> bool:
+            return True
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> _Reader:
-        if mode != "rb":
-            raise PermissionError("files are only read here")
-        return _Reader(self._path(path))
+        def glob(self, path: str, **_: Any) -> list[str]:
+            return [path]
 
-    def exists(self, path: str, **_: Any) -> bool:
-        return True
+        def size(self, path: str) -> int:
+            return _numbered(paths, path).stat().st_size
 
-    def glob(self, path: str, **_: Any) -> list[str]:
-        return [path]
+        def modified(self, path: str) -> datetime:
+            return datetime.fromtimestamp(_numbered(paths, path).stat().st_mtime)
 
-    def size(self, path: str) -> int:
-        return self._path(path).stat().st_size
+    return Files()
 
-    def modified(self, path: str) -> datetime:
-        return datetime.fromtimestamp(self._path(path).stat().st_mtime)
+
+def _numbered(paths: Sequence[Path], name: str) -> Path:
+    return paths[int(name.rpartition("/")[2])]
 
 
 class _Reader:

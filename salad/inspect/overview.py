@@ -68,7 +68,7 @@ def _rounds(place: Place) -> None:
     for head in ("round", "texts", "seconds", "clusters", "mean CER", "predicted D", "turned down", *["control"] * with_control):
         table.add_column(head, justify="left" if head == "round" else "right")
     for name, found in place.parts:
-        with Database(_two(found)) as db:
+        with Database(_two(found), ours=True) as db:
             clusters = "count(DISTINCT cluster)" if db.has("cluster") else "NULL"
             asked = (
                 f"SELECT count(*), {summed(db)}, {clusters}, {mean(db, 'cer')}, {mean(db, 'predicted_divergence')} FROM samples"
@@ -89,7 +89,7 @@ def _two(place: Place) -> dict[str, Any]:
 def _in_short(control: Place | None) -> str:
     if control is None:
         return "–"
-    with Database(_two(control)) as db:
+    with Database(_two(control), ours=True) as db:
         texts, seconds = next(db.ask(f"SELECT count(*), {summed(db)} FROM samples"))
     return f"{texts:,} texts" + (f", {seconds:,.1f} s" if seconds is not None else "")
 
@@ -136,7 +136,7 @@ def _reasons(db: Database) -> list[tuple[str | None, int, float | None]]:
 
 def _control(control: Place) -> None:
     """The same of what a uniform control chose."""
-    with Database(_two(control)) as db:
+    with Database(_two(control), ours=True) as db:
         texts, seconds = next(db.ask(f"SELECT count(*), {summed(db)} FROM samples"))
         known = f", {spoken(seconds)}" if seconds is not None else ""
         console.print(f"\n[bold]Control[/]  {escape(visible(str(control.path)))}: {texts:,} texts{known}", soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.columns import Columns
 from rich.markup import escape
 from rich.table import Table
 
@@ -48,7 +47,7 @@ def grouped(db: Database, columns: Sequence[str]) -> tuple[Row, dict[str, list[R
 
 
 def show(groups: dict[str, list[Row]]) -> None:
-    """A table a column that sorts texts, as many beside each other as fit; a column of one value gets a line."""
+    """A table a column that sorts texts; a column of one value gets a line."""
     tables, alone = [], []
     for name, found in groups.items():
         if len(found) == 1 and found[0]["values"] == 1:
@@ -59,9 +58,9 @@ def show(groups: dict[str, list[Row]]) -> None:
         console.print()
     for name, value in alone:
         console.print(f"[dim]{name:<9}[/] {escape(value)} [dim]everywhere[/]", soft_wrap=True)
-    if tables:
+    for table in tables:
         console.print()
-        wide().print(Columns(tables, padding=(1, 4)))
+        wide().print(table)
 
 
 def _total(name: str, found: list[Row]) -> Table:
