@@ -144,14 +144,48 @@ def gc(
 
 @app.command()
 def inspect(
-    path: Annotated[str, typer.Argument(help="A shard, a selection, or a folder of them; or a URL in a run.")],
-    limit: Annotated[int, typer.Option(help="How many rows to show.", min=1)] = 10,
+    path: Annotated[str, typer.Argument(help="A run, a round, a folder or a file of Parquet; or a URL in a run.")],
+    where: Annotated[str | None, typer.Option("--where", help="Only rows for which this SQL condition holds.")] = None,
+    sort: Annotated[
+        list[str] | None, typer.Option("--sort", help="By this column; with a minus the largest first. Several, with commas.")
+    ] = None,
+    columns: Annotated[list[str] | None, typer.Option("--columns", help="Only these, with commas between; texts whole.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="How many rows.", min=1, show_default="10, of SQL 100, of an export all")
+    ] = None,
+    sql: Annotated[str | None, typer.Option("--sql", help="A SELECT of DuckDB from `samples`, `rejected`, `selection`.")] = None,
+    play: Annotated[str | None, typer.Option("--play", metavar="ID", help="Show and play one; the start of its id does.")] = None,
+    export_: Annotated[
+        str | None, typer.Option("--export", help="csv or jsonl: the rows. wav: their sounds, one file each.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="With --export: a new file, or for wav a new folder.")] = None,
 ) -> None:
-    """Look at selected samples: any Parquet file of a run, or a speech folder."""
-    from salad.inspect import show
-    from salad.pipeline.store import here
+    """Look at selected samples: counts, columns, totals and the first rows; filter them, ask in SQL, listen, export.
 
-    show(here(path), limit)
+    Works on a run, a round, any of its folders, and any Parquet. For example:
+
+    salad inspect runs/demo/round-000
+
+    salad inspect runs/demo --where "cer > 0.1 AND domain = 'law'" --sort -cer --columns id,cer,heard
+
+    salad inspect runs/demo --sql "SELECT voice, sum(seconds) FROM samples GROUP BY voice"
+
+    salad inspect runs/demo --sql "SELECT rejected, count(*) FROM rejected GROUP BY ALL ORDER BY 2 DESC"
+
+    salad inspect runs/demo/round-000 --play 3fa9
+
+    salad inspect runs/demo --where "cer > 0.2" --export wav --out misheard
+    """
+    from salad.inspect import Request
+    from salad.inspect import inspect as look
+
+    asked = Request(where, tuple(sort or ()), tuple(columns or ()), limit, sql, play, export_, out)
+    if "://" in path:
+        from salad.pipeline.store import here
+
+        look(here(path), asked)
+    else:
+        look(Path(path), asked)
 
 
 @app.command()

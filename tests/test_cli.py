@@ -136,7 +136,7 @@ def test_another_configuration_is_refused_and_loses_nothing(fake_config_path: Pa
     status = salad("status", run)
     assert "Everything is done" in status.stdout
     shown = salad("inspect", f"{run}/round-000/speech", "--limit", "1")
-    assert "domain:" in shown.stdout
+    assert "speech of round-000 of run fake" in shown.stdout
     assert "holds no Parquet file" in one_line_error("inspect", str(fake_config_path.parent / "nothing"))
     assert "is not a run of salad" in one_line_error("status", str(fake_config_path.parent))
     assert "index.html" in salad("report", run).stdout

@@ -6,9 +6,13 @@ in code spans, where Markdown and HTML mean nothing. So what a source is called 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from salad.artifact import checksum
 
 PAPER = "https://arxiv.org/abs/2510.13632"
 LONGEST_NAME = 100
@@ -54,9 +58,6 @@ COLUMNS = {
     "gain": "dB that brought the sound to its level",
     "peak": "of full scale, after that",
 }
-
-# Front matter of a folder with shards in `data/`, beside which other Parquet files may lie.
-SHARDS = {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}]}
 
 PARQUET = """FOLDER is where this card lies.
 
@@ -154,6 +155,17 @@ def card(facts: Facts, loading: str = PARQUET, front: Mapping[str, Any] | None =
         ),
     )
     return f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n\n{''.join(body)}"
+
+
+def shards_front(files: Sequence[Path]) -> dict[str, Any]:
+    """Front matter of a folder with these shards in `data/`, beside which other Parquet files may lie.
+
+    `datasets` caches a local folder by its last name and its card's front matter, whatever its files hold: with the same card,
+    `round-001/speech` would give the rows of `round-000/speech`. So the card tells one content from another.
+    """
+    digest = hashlib.blake2b("".join(map(checksum, files)).encode(), digest_size=16).hexdigest()
+    data = [{"split": "train", "path": "data/*.parquet"}]
+    return {"configs": [{"config_name": "default", "data_files": data, "description": f"content {digest}"}]}
 
 
 def licence_of(engine: str, voice: str, licences: Mapping[str, str]) -> str:

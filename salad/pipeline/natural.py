@@ -23,7 +23,8 @@ from salad.audio import HEARD_RATE
 from salad.config import Config, Recordings
 from salad.errors import SaladError
 from salad.pipeline import shards
-from salad.pipeline.card import code
+from salad.pipeline.card import card, shards_front
+from salad.pipeline.export.facts import speech_facts
 from salad.pipeline.models import Models
 from salad.pipeline.recordings import Recording, Unusable, read_recordings, recording_files
 from salad.pipeline.schema import REJECTED
@@ -41,24 +42,6 @@ BATCH = 32  # samples that the ASR hears at once
 BUFFER = 64  # rows of rejected.parquet held in memory; a sample that was not understood keeps its sound
 
 Row = dict[str, Any]
-
-CARD = """---
-license: other
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
----
-
-# Natural speech, prepared by SALAD
-
-{rows} texts, {seconds:.0f} seconds of recorded speech that is heard, from {source}. `spans` lists what is heard, with exact
-times; the rest of `text` is read. The columns are explained in docs/shards.md. `rejected.parquet` holds what was not used, each
-row with its reason. Sound is 16 kHz mono FLAC, brought to {level:g} dBFS of active speech.
-
-The recordings keep their own licence.
-"""
 
 
 def stage(run: Run) -> Stage:
@@ -102,6 +85,7 @@ def build_natural(out: Path, folder: Path, progress: Callable[[int], None]) -> d
             raise SaladError(f"natural.shards: {path} has no column '{missing[0]}'", "see docs/shards.md for the columns")
         shutil.copy(path, out / "data" / path.name)
         progress(rows)
+    _write_card(out, folder.name)
     return {"rows": rows}
 
 
@@ -138,8 +122,8 @@ def build_recordings(out: Path, config: Config, models: Models, progress: Callab
             _nothing(source, read.utterances, reasons, example), "mend what it names; docs/natural.md says what is needed"
         )
     kept.finish()
-    card = CARD.format(rows=kept.rows, seconds=spent, source=code(source.dataset), level=config.speech.quality.level)
-    (out / "README.md").write_text(card, encoding="utf-8")
+    judge = config.models.asr
+    _write_card(out, source.dataset, judge=judge, judge_hears_as_student=judge == config.models.encoder)
     return {
         "rows": kept.rows,
         "seconds": round(spent, 3),
@@ -150,6 +134,15 @@ def build_recordings(out: Path, config: Config, models: Models, progress: Callab
         "cer": round(sum(cers) / len(cers), 4) if cers else None,
         "cer_checked": len(cers),
     }
+
+
+def _write_card(out: Path, source: str, **facts: Any) -> None:
+    """The dataset card of the shards in `out`, beside them."""
+    rejected = [path] if (path := out / "rejected.parquet").is_file() else []
+    files = shards.shard_files(out)
+    told = speech_facts("natural speech", files, rejected, chosen={"recordings": source}, **facts)
+    front = {**shards_front(files), "task_categories": ["automatic-speech-recognition"], "tags": ["audio", "salad"]}
+    (out / "README.md").write_text(card(told, front=front), encoding="utf-8")
 
 
 def _judged(items: Iterator[Sample | Unusable], config: Config, models: Models) -> Iterator[tuple[Sample | Unusable, Row]]:

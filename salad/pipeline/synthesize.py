@@ -22,7 +22,7 @@ from salad.artifact import checksum, sync_json
 from salad.config import Config, Voice
 from salad.errors import SaladError
 from salad.pipeline import shards, speak
-from salad.pipeline.card import SHARDS, card
+from salad.pipeline.card import card, shards_front
 from salad.pipeline.compute import Runner
 from salad.pipeline.export.facts import speech_facts
 from salad.pipeline.ledger import NOT_REACHED, OVER_BUDGET, Ledger, Order, Outcome, Row
@@ -218,4 +218,4 @@ def _gather(out: Path, count: int, unreached: list[Row], name: str, config: Conf
         judge = config.models.asr
         circular = judge == config.models.encoder
         facts = speech_facts(name, kept, [out / "rejected.parquet"], budget=budget, judge=judge, judge_hears_as_student=circular)
-        (out / "README.md").write_text(card(facts, front=SHARDS), encoding="utf-8")
+        (out / "README.md").write_text(card(facts, front=shards_front(kept)), encoding="utf-8")

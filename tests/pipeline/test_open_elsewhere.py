@@ -27,8 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_datasets(folder: Path, tmp_path: Path) -> None:
-    facts = speech_facts("test", sorted((folder / "data").iterdir()), [folder / "rejected.parquet"])
-    (folder / "README.md").write_text(card.card(facts, front=card.SHARDS), encoding="utf-8")
+    files = sorted((folder / "data").iterdir())
+    facts = speech_facts("test", files, [folder / "rejected.parquet"])
+    (folder / "README.md").write_text(card.card(facts, front=card.shards_front(files)), encoding="utf-8")
     loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path))
     assert loaded.num_rows == len(ROWS)  # rejected.parquet stands outside
     assert loaded.features["audio"] == datasets.Audio()

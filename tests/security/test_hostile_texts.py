@@ -297,7 +297,7 @@ def test_recordings_with_hostile_names(done: Done, tmp_path: Path, fake_models: 
     reasons = set(pq.read_table(run.store.path("natural") / "rejected.parquet")["rejected"].to_pylist())
     assert "file outside the folder" in reasons
     tags = skeleton((run.store.path("natural") / "README.md").read_text().split("---\n", 2)[2])
-    assert not [t for t in tags if re.match(r"<(script|img|iframe|a )", t)]
+    assert not [t for t in tags if re.match(r"<(script|img|iframe)|<a href=\"(?!https://arxiv.org)", t)]
     export(run.store.path("natural"), "nemo-manifest", tmp_path / "out")
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", p.name) for p in (tmp_path / "out").rglob("*"))
     assert [p for p in tmp_path.rglob("*") if p.name.startswith("owned")] == []

@@ -18,6 +18,8 @@ from salad.config import Config, Voice
 from salad.errors import SaladError
 from salad.pipeline import shards
 from salad.pipeline.benchmarks.items import Row
+from salad.pipeline.card import card, shards_front
+from salad.pipeline.export.facts import speech_facts
 from salad.pipeline.ledger import Order
 from salad.pipeline.models import Models
 from salad.pipeline.script import Script
@@ -113,6 +115,9 @@ def _recorded(out: Path, config: Config, models: Models, rows: list[Row], progre
         raise SaladError(f"none of the {len(rows)} sounds of the benchmark can be decoded", "look at the dataset's audio column")
     shards.write_speech(kept, out / "data" / "train-00000-of-00001.parquet")
     shards.write_rejected(turned_down, out / "rejected.parquet")
+    name, files = "recorded benchmark", shards.shard_files(out)
+    told = speech_facts(name, files, [out / "rejected.parquet"], judge=config.models.asr)
+    (out / "README.md").write_text(card(told, front=shards_front(files)), encoding="utf-8")
     return {"rows": len(kept), "seconds": round(sum(k["seconds"] for k in kept), 3), "rejected": _counts(turned_down)}
 
 

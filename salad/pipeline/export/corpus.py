@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from salad import audio
 from salad.artifact import MANIFEST, Manifest, damage, read_manifest
 from salad.errors import SaladError
-from salad.inspect import parquet_files
 from salad.pipeline.shards import open_shard, shard_files
 
 REQUIRED = ("id", "text", "audio", "spans")
@@ -144,6 +143,19 @@ def find_corpus(path: Path) -> Corpus:
     run = next((p for p in path.parents[:2] if (p / "_run.json").is_file()), None)
     name = f"{run.name}, {folder.relative_to(run)}" if run else folder.name
     return _with_required(Corpus(name, [_part(folder.relative_to(run).parts[0] if run else folder.name, folder)], _run_of(run)))
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The file itself, or those of a folder; SaladError when there are none, or one is of another kind."""
+    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    if not files:
+        raise SaladError(f"{path} holds no Parquet file", EXAMPLE)
+    for file in files:
+        try:
+            pq.read_schema(file)
+        except (OSError, pa.ArrowException) as e:
+            raise SaladError(f"{file} is not a Parquet file ({e})", "the file is damaged or of another kind") from e
+    return files
 
 
 def _part(name: str, folder: Path) -> Part:
