@@ -17,6 +17,8 @@ from salad.pipeline.comparison import page
 from salad.pipeline.stages import existing_run
 from tests.side_by_side import publish
 
+HOSTILE = "<img src=x onerror=alert(1)>[x](http:x){0.__class__}\u202eevil"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
