@@ -119,6 +119,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the files")
     given = parser.parse_args()
     limit = int(given.gb * 1e9)
+    if given.folder:
+        given.folder.mkdir(parents=True, exist_ok=True)
     group = cage(limit)
     console.print(
         f"limit {given.gb:g} GB, {f'enforced by the cgroup {group}' if group else 'not enforced: no memory cgroup here'}"

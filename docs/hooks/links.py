@@ -1,7 +1,7 @@
 """Links that work on GitHub work on the site: a file of the repository that a page links to becomes a page of its own.
 
 `../configs/demo.yaml` is shown as its text, `../examples/custom_selector` as its README.md, a Markdown file as itself; what those
-link to in turn as well. Pages whose place in the navigation is kept (`extra.reserved` in mkdocs.yml) may be missing.
+link to in turn as well.
 """
 
 from __future__ import annotations
@@ -19,24 +19,6 @@ LINK = re.compile(r"(\]\()([^()\s#]+)(#[^()\s]*)?(\))")
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 SOURCES: dict[str, str] = {}  # of such pages, the file that each shows
 LEXERS = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".sh": "sh"}
-
-
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation what is reserved and not written yet."""
-    missing = {page for page in config.extra.get("reserved", []) if not Path(config.docs_dir, page).exists()}
-    config.nav = _without(config.nav, missing)
-    return config
-
-
-def _without(nav: list[Any], missing: set[str]) -> list[Any]:
-    kept: list[Any] = []
-    for entry in nav:
-        if isinstance(entry, dict):
-            entry = {title: _without(below, missing) if isinstance(below, list) else below for title, below in entry.items()}
-            if any(isinstance(below, str) and below in missing for below in entry.values()):
-                continue
-        kept.append(entry)
-    return kept
 
 
 def on_files(files: Files, *, config: Any) -> Files:

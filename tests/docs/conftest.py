@@ -21,7 +21,7 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory, fake_models: dict[st
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "configs", folder / "configs")
     written = write_config(
-        folder, fake_models, name="demo", rounds=1, control=False, runs_dir="runs", evaluate={"items": 4, "bootstrap": 100}
+        folder, fake_models, name="demo", rounds=1, control=True, runs_dir="runs", evaluate={"items": 4, "bootstrap": 100}
     )
     for name in ("configs/demo.yaml", "mine.yaml"):
         shutil.copy(written, folder / name)

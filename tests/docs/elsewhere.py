@@ -8,6 +8,8 @@ CLUSTER = "needs machines: tests/pipeline/test_compute_address.py starts both on
 PACKAGE = "installs a package: tests/test_example_selector.py"
 OBJECTS = "needs object storage: tests/pipeline/test_remote.py"
 
+PLAYS = "needs something that plays: tests/test_inspect.py runs it with a stand-in"
+
 ELSEWHERE = {
     "make demo": VENV,
     "make test": VENV,
@@ -31,6 +33,9 @@ ELSEWHERE = {
     "pytest examples/custom_selector": PACKAGE,
     "salad status s3://bucket/runs/demo": OBJECTS,
     "salad inspect s3://bucket/runs/demo/round-000/speech": OBJECTS,
+    "salad inspect s3://bucket/runs/demo/round-000": OBJECTS,
+    "salad compare s3://bucket/runs/demo runs/demo --out elsewhere": "needs object storage: tests/pipeline/test_comparison.py has it in memory",
+    "salad inspect runs/demo --play 7c7d9d54b077": PLAYS,
     "salad eval": "names the command, which wants a run or --list: both are run",
     "salad voices": "loads every engine that is here: tests/test_cli.py",
     "salad voices kokoro": "needs `make voices`: tests/tts/test_kokoro.py",

@@ -29,6 +29,7 @@ STANDS_FOR = {
     "FOLDER": "runs/demo/stage-one/checkpoint/final",
     "N": "4",
     "NAME": "continuation",
+    "OTHER": "runs/uniform",
     "PATH": "runs/demo/round-000/speech",
     "RUN": "runs/demo",
 }

@@ -12,7 +12,6 @@ from salad.errors import redact
 from salad.pipeline import own_folder
 from salad.pipeline.comparison import Comparison, differences, figures, notes, tables, verdicts
 from salad.pipeline.comparison.facts import Side
-from salad.pipeline.report.look import copy_scripts, templates
 
 STAGE = "comparison"
 PAGE = "index.html"
@@ -35,6 +34,8 @@ def write(out: Path, found: Comparison) -> Path:
 
 
 def _build(folder: Path, found: Comparison, out: Path) -> dict[str, Any]:
+    from salad.pipeline.report.look import copy_scripts, templates
+
     plots = figures.all_figures(found)
     html = (
         templates(Path(__file__).parent)

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salad.pipeline import summary
-from salad.pipeline.cluster import load_assignment
 from salad.pipeline.embed import load_embeddings
 from salad.pipeline.projection import place
 from salad.pipeline.report import figures
@@ -47,7 +46,7 @@ def points(run: Run) -> dict[str, Any] | None:
         "id": texts["id"].to_pylist(),
         "text": [_cut(text) for text in texts["text"].to_pylist()],
         "domain": [d or "unknown" for d in texts["domain"].to_pylist()],
-        "cluster": load_assignment(at("clusters"))[rows].tolist(),
+        "cluster": np.load(at("clusters") / "assignment.npy", allow_pickle=False)[rows].tolist(),
         "D": _predicted(run, rows),
         "round": [by_row.get(row) for row in rows.tolist()],
         "sample": len(table),
