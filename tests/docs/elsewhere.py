@@ -34,7 +34,7 @@ ELSEWHERE = {
     "salad status s3://bucket/runs/demo": OBJECTS,
     "salad inspect s3://bucket/runs/demo/round-000/speech": OBJECTS,
     "salad inspect s3://bucket/runs/demo/round-000": OBJECTS,
-    "salad compare s3://bucket/runs/demo runs/demo --out elsewhere": "needs object storage: tests/pipeline/test_comparison.py has it in memory",
+    "salad compare s3://bucket/runs/demo runs/demo --out elsewhere": "as above: tests/pipeline/test_comparison.py",
     "salad inspect runs/demo --play 7c7d9d54b077": PLAYS,
     "salad eval": "names the command, which wants a run or --list: both are run",
     "salad voices": "loads every engine that is here: tests/test_cli.py",
