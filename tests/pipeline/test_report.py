@@ -392,7 +392,7 @@ def test_rows_come_in_parts_and_sounds_only_so_many(run: Run, tmp_path: Path, mo
     monkeypatch.setattr(sample_table, "PART", 10)
     monkeypatch.setattr(sample_table, "SOUNDS", 5)
     monkeypatch.setattr(sample_table, "FOLDER", 3)
-    written = sample_table.write_samples(run, tmp_path)
+    written = sample_table.write_samples(sample_table.samples_of(run), tmp_path)
     assert (written.parts, written.rows, written.kept, written.silent) == (
         ["rows/00000.js", "rows/00001.js", "rows/00002.js"], 28, 24, 23,
     )  # fmt: skip

@@ -119,7 +119,7 @@ class Pages:
         return len(plots) + bool(points)
 
     def samples(self, voices: rates.Table) -> int:
-        written = sample_table.write_samples(self.run, self.out)
+        written = sample_table.write_samples(sample_table.samples_of(self.run), self.out)
         speech = (summary.SPEECH_COLUMNS, summary.speech_rows(self.run))
         self._write("samples.html", samples=written, speech=speech, voices=voices)
         return 0

@@ -7,7 +7,7 @@ which a browser reads when it is played.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +41,13 @@ class Written:
     silent: int = 0  # beyond SOUNDS
 
 
-def write_samples(run: Run, out: Path) -> Written:
-    """Scripts in `out`/rows, sounds in `out`/audio/samples."""
+def write_samples(rows: Iterable[dict[str, Any]], out: Path) -> Written:
+    """Scripts in `out`/rows, sounds in `out`/audio/samples. rows: as of `samples_of`."""
     sounds = out / "audio" / "samples"
     for folder in (out / "rows", sounds):
         shutil.rmtree(folder, ignore_errors=True)
     written, part, heard = Written(), [], 0
-    for row in _all_rows(run):
+    for row in rows:
         flac = playable((row.pop("audio") or {}).get("bytes"))
         row["sound"] = None
         if flac and heard < SOUNDS:
@@ -75,8 +75,8 @@ def _write_part(out: Path, written: Written, rows: list[dict[str, Any]]) -> None
     written.parts.append(name)
 
 
-def _all_rows(run: Run) -> Iterator[dict[str, Any]]:
-    """FIELDS less the sound, and the sound's own column; of each round first what was kept, in the order of the shards."""
+def samples_of(run: Run) -> Iterator[dict[str, Any]]:
+    """FIELDS with the shard's `audio` for the sound; of each round first what was kept, in the order of the shards."""
     for r in range(run.config.rounds):
         if not summary.published(run, name := f"round-{r:03d}/speech"):
             continue
