@@ -98,7 +98,6 @@ class Run:
             stages += self._round(r)
         if c.control:
             stages += self._control()
-        stages.append(self._map())
         return [*stages, self._report([s.name for s in stages])]
 
     def round_stages(self, round_: int) -> list[Stage]:
@@ -264,6 +263,7 @@ class Run:
             heldout,
             self._prepared("prepared/probe", "probe"),
             self._prepared("prepared/heldout", "heldout"),
+            self._map(),
         ]
 
     def _stage_one(self) -> list[Stage]:

@@ -40,7 +40,7 @@ def test_after_the_last_round(run: Run) -> None:
     assert "- Next: nothing; the rounds that were asked for are done." in lines
     table = [line for line in lines if line.startswith("|")]
     assert table[0] == "| held-out texts (nats) | after round 0 | after round 1 |"
-    assert table[2] == "| D | 1.500 | 1.250 |"
+    assert table[2] == r"| D | 1.500 | 1.250 \[0.750, 1.500\] |"
 
 
 def test_after_stage_one_and_between_rounds(tmp_path: Path) -> None:

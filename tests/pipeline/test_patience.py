@@ -116,7 +116,8 @@ def test_the_command_line_says_that_it_waits(fake_config_path: Path, monkeypatch
 
 def test_stages_that_cannot_touch_the_network_are_the_offline_ones(fake_config_path: Path) -> None:
     run = open_run(fake_config_path, {})
-    assert {s.name for s in run.stages if not s.network} == {"clusters", "round-000/selection", "round-001/selection", "report"}
+    offline = {"clusters", "map", "round-000/selection", "round-001/selection", "report"}
+    assert {s.name for s in run.stages if not s.network} == offline
 
 
 # -- where such errors come from ------------------------------------------------------------------------------------------------

@@ -529,8 +529,22 @@ def test_columns_that_say_nothing_are_left_out_and_the_signal_has_its_name(tmp_p
     run = publish(tmp_path, until="round-000/scores", scores={"signal": "excess"}, clusters=columns)
     page = map_of(write_report(run))
     heads, first, second, _ = Page(page).tables[""]
-    assert heads == ["cluster", "mostly", "texts", "probes", "D", "95%", "D − F est.", "±", "F", "CER", "P_web", "P_target"]
-    assert (first[8:10], second[8:10]) == (["0.062", "–"], ["–", "–"])
+    assert heads == [
+        "cluster",
+        "about",
+        "mostly",
+        "texts",
+        "probes",
+        "D",
+        "95%",
+        "D − F est.",
+        "±",
+        "F",
+        "CER",
+        "P_web",
+        "P_target",
+    ]
+    assert (first[9:11], second[9:11]) == (["0.062", "–"], ["–", "–"])
     names = [trace["name"] for trace in figures_of(page)["clusters-0"]["data"]]
     assert names == ["P_web", "P_target", "D, 95%", "D − F, estimated ± SE"]
 
@@ -555,12 +569,16 @@ def test_an_unfinished_run_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     assert set(figures_of(index)) == {"curve", "training", "alignment"}
     assert set(figures_of(map_of(index))) == {"clusters-0"}
     assert "No round has spoken yet" in Page(index.parent / "samples.html").text
-    assert "The pool has no map yet" in Page(map_of(index)).text
     assert run.store.valid("report", run.store.manifest("report").key)
     for stage in run.stages[:-1]:
         run.execute(with_artefact(stage))
     assert run.done(run.stages[-1]) is None, "the finished run must not keep the unfinished report"
     assert "unfinished" not in Page(write_report(run)).text
+
+
+def test_a_pool_without_a_map_is_no_fault(tmp_path: Path) -> None:
+    run = publish(tmp_path, until="clusters")
+    assert "The pool has no map yet" in Page(map_of(write_report(run))).text
 
 
 def test_a_run_that_has_nothing_says_so(tmp_path: Path) -> None:
