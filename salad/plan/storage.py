@@ -20,6 +20,8 @@ HELD = 3  # such checkpoints at most, the one being written included
 
 
 def storage_rows(f: Facts) -> Iterator[Stored]:
+    from salad.pipeline.report.sample_table import SOUNDS
+
     c, d = f.config, f.embedder.width
     yield (
         ("pool", f.texts * (POOL_ROW + f.words * CHARS * POOL_TEXT)),
@@ -31,8 +33,9 @@ def storage_rows(f: Facts) -> Iterator[Stored]:
     yield ("predicted", 3 * FLOAT * f.texts * times), f"12 bytes a text, {times} times"
     sound = sum(s * _rate(f, kind) for kind, s in f.seconds.items()) * FLAC
     rows = sum(f.spoken(kind) for kind in f.seconds) * (SPEECH_ROW + f.words * CHARS)
-    chosen = f.seconds.get("rounds", 0.0) * _rate(f, "rounds") * FLAC
-    yield ("report", PAGES + chosen), "pages, and the sounds of the rounds once more"
+    copied = min(1.0, SOUNDS / max(1.0, f.spoken("rounds")))
+    chosen = f.seconds["rounds"] * _rate(f, "rounds") * FLAC
+    yield ("report", PAGES + chosen * copied), f"pages, and the sounds of the rounds once more, {SOUNDS:,} at most"
     yield ("speech", sound + rows), f"FLAC, {FLAC:g} byte a sample, and {SPEECH_ROW} bytes and the text a row"
     yield _features(f)
     stages = 1 + c.rounds + c.control
