@@ -42,7 +42,7 @@ def tab(browser: Any) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(20_000)
     beyond, wrong = [], []
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else beyond.append(r.url))
+    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:", "about:")) else beyond.append(r.url))
     left = "net::ERR_ABORTED"  # of what was still on its way when the next page was opened
     page.on("requestfailed", lambda r: None if r.failure == left else wrong.append(f"{r.url}: {r.failure}"))
     page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)

@@ -20,7 +20,7 @@ from salad.pipeline.stages import Run
 from salad.tts.quality import character_error_rate
 from salad.whisper import RATE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a whole real run, beside whatever else is tested
 CONFIG = Path(__file__).with_name("real_small.yaml")
 
 

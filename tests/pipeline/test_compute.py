@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from salad.config import Config, Needs, load_config
 from salad.errors import ConfigError, NetworkError, SaladError
 from salad.pipeline import compute as module
 from salad.pipeline.compute import Runner
+from salad.pipeline.compute.local import one_thread_each
 from salad.pipeline.compute.on_dask import resources
 from salad.pipeline.compute.parts import made_parts
 from salad.pipeline.models import Models
@@ -149,6 +151,23 @@ def test_a_worker_that_dies_is_replaced_and_its_task_done_again(models: Models, 
         with pytest.raises(SaladError, match="died"):
             runner.submit(tasks.dying, (str(tmp_path / "mark"), True), NEEDS).result()
         assert runner.submit(tasks.squared, (4,), NEEDS).result()["square"] == 16
+
+
+def test_ctrl_c_while_threads_start_leaves_none_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = threading.Barrier.wait
+
+    def stopped(self: threading.Barrier, timeout: float | None = None) -> int:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return wait(self, timeout)
+
+    monkeypatch.setattr(threading.Barrier, "wait", stopped)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        one_thread_each(2)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_nothing_stays_running_once_closed(models: Models) -> None:

@@ -72,6 +72,10 @@ def one_thread_each(n: int) -> ThreadPoolExecutor:
     nothing: Callable[[], None] = lambda: None  # noqa: E731
     for _ in range(n):
         threads.submit(nothing)
-    started.wait()
+    try:
+        started.wait()
+    except BaseException:  # Ctrl+C: threads that wait for ever would keep the process
+        started.abort()
+        raise
     torch.set_num_threads(before)
     return threads
