@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,11 @@ import pyarrow.parquet as pq
 from salad.config import Config
 from salad.pipeline.schema import SELECTION
 from salad.pipeline.stages import Run
+from tests.pipeline import test_report as small
 
 TEXTS = 24
 DOMAINS = ("kitchen", "court", "<b onclick=alert(2)>law</b>", "{0.__class__} [red]x[/red]")
-CONFIG: dict[str, Any] = {
-    "name": "one",
-    "rounds": 2,
-    "models": {"lm": "some/lm", "encoder": "some/whisper", "embedder": "some/bert", "asr": "some/whisper"},
-    "pool": {"sources": [{"dataset": "texts.jsonl"}]},
-    "natural": {"domains": ["kitchen"], "seconds": 300},
-    "cluster": {"k": 3},
-    "select": {"budget": 60},
-    "student": {"lm": "full"},
-    "train": {"stage_one_steps": 8, "round_steps": 4, "decay_steps": 2},
-}
+CONFIG: dict[str, Any] = {**small.CONFIG, "name": "one", "student": {"lm": "full"}}
 FALLS = {"stage-one": 2.0, "round-000": 1.6, "round-001": 1.4, "control": 1.9, "before": 2.5}
 READ = ("pool", "clusters", "selection", "speech", "checkpoint", "metrics")  # kinds of stages with something to read
 
@@ -62,7 +52,7 @@ def publish(
     that each round chooses; changes: dotted keys of the configuration, with __ for the dot.
     """
     levels = FALLS | dict(falls or {})
-    run = Run(config_of(folder, {"name": name, **{key.replace("__", "."): value for key, value in changes.items()}}))
+    config = config_of(folder, {"name": name, **{key.replace("__", "."): value for key, value in changes.items()}})
 
     def build(out: Path, stage: str) -> dict[str, Any]:
         head, _, kind = stage.rpartition("/")
@@ -73,16 +63,11 @@ def publish(
         if kind == "speech" and head.startswith("round"):
             return {"seconds": 60.5, "budget": 60.0, "rows": 10, "rejected": {"not understood": 2}, "cer": 0.05}
         if kind == "checkpoint":
-            stable = {"stage-one": 8, "control": 4 * run.config.rounds}.get(head, 4)
+            stable = {"stage-one": 8, "control": 4 * config.rounds}.get(head, 4)
             return {"steps": stable + 2, "stable_steps": stable}
         return {"passages": 200} if stage == "pool" else {}
 
-    for stage in run.stages[:-1]:
-        run.execute(replace(stage, build=lambda out, _, name=stage.name: build(out, name)))
-        if stage.name == until:
-            break
-    run.store.bind(run.config)
-    return run
+    return small.publish_with(config, build, until)
 
 
 def _metrics(out: Path, level: float, texts: int, heldout: str, gap: float | None) -> dict[str, Any]:

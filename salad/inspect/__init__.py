@@ -43,11 +43,6 @@ class Request:
         return not (self.where or self.sort or self.columns)
 
 
-def show(path: Path, limit: int = ROWS) -> None:
-    """All about a path: see `inspect`."""
-    inspect(path, Request(limit=limit))
-
-
 def inspect(path: Path, asked: Request) -> None:
     """Answer what is asked of a path. SaladError, on one line, for whatever is wrong with the path, the question or the files."""
     from salad.inspect import overview, rows

@@ -34,13 +34,16 @@ def students(run: Run) -> list[tuple[str, str, int]]:
     before = [("no speech at all", "before/no-speech", 0), ("before Stage I", "before/untrained", 0)]
     chains = [("after Stage I", ["stage-one"])]
     chains += [(f"after round {r}", ["stage-one", *rounds[: r + 1]]) for r in range(len(rounds))]
-    if published(run, "control/checkpoint"):
-        # A control of fewer rounds than the run has by now is not its yardstick.
-        asked = run.store.manifest("control/checkpoint").config["stable_steps"]
-        if asked == run.config.rounds * run.config.train.round_steps:
-            chains.append(("Stage I data only", ["stage-one", "control"]))
+    if has_control(run):
+        chains.append(("Stage I data only", ["stage-one", "control"]))
     trained = [(label, f"{c[-1]}/metrics", _steps(run, c)) for label, c in chains if published(run, f"{c[-1]}/metrics")]
     return [*(row for row in before if published(run, row[1])), *trained]
+
+
+def has_control(run: Run) -> bool:
+    """Whether the control is trained; one of fewer rounds than the run has by now is not its yardstick."""
+    checkpoint = run.store.published("control/checkpoint")
+    return checkpoint is not None and checkpoint.config["stable_steps"] == run.config.rounds * run.config.train.round_steps
 
 
 def _steps(run: Run, chain: list[str]) -> int:

@@ -201,7 +201,7 @@ def publish(
     return publish_with(CONFIG | {"runs_dir": str(folder)}, changed, until)
 
 
-def publish_with(config: dict[str, Any], build: Callable[[Path, str], dict[str, Any]], until: str | None = None) -> Run:
+def publish_with(config: dict[str, Any] | Config, build: Callable[[Path, str], dict[str, Any]], until: str | None = None) -> Run:
     """A run of which `build(folder, name of the stage)` writes every artefact up to the stage `until`, the report left out."""
     run = Run(Config.model_validate(config))
     for stage in run.stages[:-1]:

@@ -197,7 +197,7 @@ def test_parquet_with_pickled_metadata_is_text(planter: Planter, fake_config_pat
 
 
 def test_a_shard_with_pickled_metadata_is_speech(planter: Planter, finished: Path, tmp_path: Path) -> None:
-    from salad.inspect import show
+    from salad.inspect import Request, inspect
     from salad.pipeline.export import FORMATS, export
     from salad.pipeline.natural import build_natural
 
@@ -210,7 +210,7 @@ def test_a_shard_with_pickled_metadata_is_speech(planter: Planter, finished: Pat
     (tmp_path / "natural").mkdir()
     build_natural(tmp_path / "natural", tmp_path / "speech", lambda n: None)
     assert [u.text for u in shards.read_utterances(tmp_path / "natural")] == table["text"].to_pylist()
-    show(tmp_path / "speech", 3)
+    inspect(tmp_path / "speech", Request(limit=3))
     for to in FORMATS:
         export(tmp_path / "speech", to, tmp_path / to)
 

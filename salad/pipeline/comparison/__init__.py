@@ -157,12 +157,13 @@ def notes(found: Comparison) -> list[str]:
 def verdicts(found: Comparison) -> list[str]:
     """The answer in a sentence a run: D against the base's, and how much more or less speech that took."""
     said = []
+    entrants = differences.entrants(found.sides)
     spent = found.base.student.seconds
     base = found.base.label if found.base.student.label == CONTROL else f"{found.base.label} {found.base.student.label}"
     for row in found.overall:
         if row.measure != "D" or row.student.endswith("both"):
             continue
-        who = next(e for e in differences.entrants(found.sides) if e.label == row.who)
+        who = next(e for e in entrants if e.label == row.who)
         words = {
             "better": f"is better than {base}",
             "worse": f"is worse than {base}",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salad.errors import SaladError, told
+from salad.pipeline import summary
 
 if TYPE_CHECKING:
     from salad.artifact import Manifest
@@ -98,10 +99,7 @@ def side_of(run: Run, label: str) -> Side:
 
 def _control(run: Run) -> Student | None:
     """Stage I's data alone for as many steps as the rounds; None where there is none, or only one of fewer rounds."""
-    checkpoint = run.store.published("control/checkpoint")
-    if checkpoint is None or checkpoint.config.get("stable_steps") != run.config.rounds * run.config.train.round_steps:
-        return None
-    return _student(run, "control/metrics", "control", 0, 0.0)
+    return _student(run, "control/metrics", "control", 0, 0.0) if summary.has_control(run) else None
 
 
 def _student(run: Run, name: str, label: str, rounds: int, seconds: float) -> Student | None:

@@ -97,11 +97,12 @@ class Pages:
 
     def map(self) -> int:
         run, rounds = self.run, figures.scored_rounds(self.run)
-        plots = {f"clusters-{r}": figures.clusters(figures.cluster_rows(run, r)) for r in rounds}
+        scored = {r: figures.cluster_rows(run, r) for r in rounds}
+        plots = {f"clusters-{r}": figures.clusters(rows) for r, rows in scored.items()}
         prediction = calibration(run)
         if prediction:
             plots["calibration"] = prediction.figure
-        points, about = atlas.points(run), atlas.about(run)
+        points, about, common = atlas.points(run), atlas.about(run), common_domains(run) if scored else []
         if points:
             write_script(self.out / "map-data.js", "drawMap", points)
         self._write(
@@ -109,7 +110,7 @@ class Pages:
             map=points,
             about=about,
             figures=plots,
-            clusters={r: cluster_table(run, r) for r in rounds},
+            clusters={r: cluster_table(rows, common, about) for r, rows in scored.items()},
             scores={r: run.store.manifest(f"round-{r:03d}/scores").meta for r in rounds},
             symbols=figures.SYMBOLS,
             prediction=prediction,
@@ -163,13 +164,13 @@ def _write_listening(out: Path, run: Run, environment: Environment, tried: list[
     return True
 
 
-def cluster_table(run: Run, round_: int) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a round's clusters, each with the domain that most of its pool texts are of.
+def cluster_table(
+    rows: list[dict[str, Any]], common: list[str], about: dict[int, dict[str, Any]]
+) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a round's clusters. rows: `figures.cluster_rows`; common: `common_domains`; about: `atlas.about`.
 
     Columns of typical words, of flags and of F stand there only where a cluster has one.
     """
-    rows = figures.cluster_rows(run, round_)
-    common, about = common_domains(run), atlas.about(run)
     columns: dict[str, list[Any]] = {
         "cluster": [row["cluster"] for row in rows],
         "about": [", ".join(about.get(row["cluster"], {"words": []})["words"][:4]) for row in rows],

@@ -174,9 +174,6 @@ def clusters(rows: list[dict[str, Any]]) -> Figure:
         }
 
     errors = [estimate_error(row) for row in rows]
-    above = [_less(row["divergence_high"], row["divergence"]) for row in rows]
-    below = [_less(row["divergence"], row["divergence_low"]) for row in rows]
-    interval = {"symmetric": False, "array": above, "arrayminus": below, "thickness": 1}
     layout = plain_layout("cluster, most wanted first", "share", height=520)
     layout["xaxis"] |= {"type": "category", "anchor": "y2", "tickangle": 0}
     layout["yaxis"] |= {"domain": [0.62, 1], "tickformat": ".0%"}
@@ -185,7 +182,7 @@ def clusters(rows: list[dict[str, Any]]) -> Figure:
         "data": [
             bars("P_web", "p_web", PURPLE, "left"),
             bars("P_target", "p_target", BLUE, "right"),
-            points("D, 95%", "divergence", GREEN, "left", "circle", 5, **interval),
+            points("D, 95%", "divergence", GREEN, "left", "circle", 5, **interval(rows, "divergence", GREEN)),
             points(f"{symbol}, estimated ± SE", "divergence_shrunk", ORANGE, "right", "diamond", 6, array=errors),
         ],
         "layout": {**layout, "barmode": "group", "scattermode": "group"},

@@ -6,7 +6,6 @@ which a browser reads when it is played.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,10 +41,8 @@ class Written:
 
 
 def write_samples(rows: Iterable[dict[str, Any]], out: Path) -> Written:
-    """Scripts in `out`/rows, sounds in `out`/audio/samples. rows: as of `samples_of`."""
+    """Scripts in `out`/rows, sounds in `out`/audio/samples, neither of which is there yet. rows: as of `samples_of`."""
     sounds = out / "audio" / "samples"
-    for folder in (out / "rows", sounds):
-        shutil.rmtree(folder, ignore_errors=True)
     written, part, heard = Written(), [], 0
     for row in rows:
         flac = playable((row.pop("audio") or {}).get("bytes"))

@@ -11,11 +11,11 @@ from salad.audio import from_bytes, to_flac
 from salad.pipeline.ledger import NOT_REACHED, OVER_BUDGET
 
 
-def turned_down(speech: Path, most: int, cluster: int | None = None) -> list[dict[str, Any]]:
-    """Texts that were tried and turned down, of one cluster or of all, those with a fault before those that did not fit."""
+def turned_down(speech: Path, most: int, cluster: int) -> list[dict[str, Any]]:
+    """Texts of a cluster that were tried and turned down, those with a fault before those that did not fit."""
     path = speech / "rejected.parquet"
     facts = pq.read_table(path, columns=["rejected", "cluster"]).to_pylist()
-    tried = [i for i, row in enumerate(facts) if row["rejected"] != NOT_REACHED and cluster in (None, row["cluster"])]
+    tried = [i for i, row in enumerate(facts) if row["rejected"] != NOT_REACHED and row["cluster"] == cluster]
     tried.sort(key=lambda i: facts[i]["rejected"] == OVER_BUDGET)
     return [read_row(path, i) for i in tried[:most]]
 
