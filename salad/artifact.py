@@ -96,6 +96,14 @@ def artefact_files(folder: Path, pattern: str) -> list[Path]:
     return [folder / name for name in sorted(found.files) if PurePosixPath(name).match(pattern)]
 
 
+def inside(file: str) -> PurePosixPath:
+    """A file's name out of a manifest, which anybody may have written: never outside its folder."""
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts:
+        raise SaladError(f"a manifest names the file '{file}'", "it was not written by salad: do not use this run")
+    return path
+
+
 def damage(folder: Path, manifest: Manifest) -> str | None:
     """The first file that is missing or altered, or None. Reads every byte."""
     for name, facts in manifest.files.items():

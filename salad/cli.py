@@ -34,6 +34,14 @@ SelectorName = Annotated[
 ]
 BudgetSeconds = Annotated[float | None, typer.Option("--budget", help="Seconds of synthetic speech a round.")]
 
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="RUN", help="Take over from this run whatever would come out the same, such as Stage I."),
+]
+RoundSeed = Annotated[
+    int | None, typer.Option("--round-seed", help="Of what the rounds draw: repeat them from the same Stage I.", min=0)
+]
+
 
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")] = False) -> None:
@@ -48,19 +56,24 @@ def run(
     rounds: Annotated[int | None, typer.Option("--rounds", help="How many selection rounds in all.")] = None,
     selector: SelectorName = None,
     budget: BudgetSeconds = None,
+    round_seed: RoundSeed = None,
+    from_: From = None,
 ) -> None:
     """Stage I, then every round; what is already done is not repeated.
 
     Stop it with Ctrl+C or kill it at any moment: the same command goes on where it was.
+
+    Another strategy from the same Stage I: salad run configs/demo.yaml --from runs/demo --name chance --selector uniform
     """
     from salad import console
     from salad.pipeline.stages import open_run
     from salad.plan.show import announce
 
-    overrides = {"name": name, "rounds": rounds, "select.selector": selector, "select.budget": budget}
+    overrides = {"name": name, "rounds": rounds, "select.selector": selector, "select.budget": budget, "round_seed": round_seed}
     run_ = open_run(config, overrides)
     with run_.store.lock():
         run_.store.bind(run_.config)
+        _take_over(run_, from_, run_.stages)
         announce(run_, run_.config, run_.stages)
         console.walk(run_, run_.stages)
     console.print_summary(run_)
@@ -74,15 +87,19 @@ def one_round(
     name: Name = None,
     selector: SelectorName = None,
     budget: BudgetSeconds = None,
+    round_seed: RoundSeed = None,
+    from_: From = None,
 ) -> None:
     """One round, and whatever before it is missing."""
     from salad import console
     from salad.pipeline.stages import open_run
     from salad.plan.show import announce
 
-    run_ = open_run(config, {"name": name, "select.selector": selector, "select.budget": budget}, at_least=number + 1)
+    overrides = {"name": name, "select.selector": selector, "select.budget": budget, "round_seed": round_seed}
+    run_ = open_run(config, overrides, at_least=number + 1)
     with run_.store.lock():
         run_.store.bind(run_.config)
+        _take_over(run_, from_, run_.round_stages(number))
         announce(run_, run_.config.model_copy(update={"rounds": number + 1, "control": False}), run_.round_stages(number))
         console.walk(run_, run_.round_stages(number))
     console.print_summary(run_)
@@ -460,6 +477,18 @@ def serve(
     from salad.flows.serve import serve_deployments
 
     serve_deployments(limit)
+
+
+def _take_over(run_: Any, from_: str | None, stages: Any) -> None:
+    if from_ is None:
+        return
+    from salad import console
+    from salad.pipeline.stages import existing_run
+
+    donor = existing_run(from_).store
+    taken = run_.adopt(donor, stages)
+    said = f"{len(taken)} of {len(stages)} stages come out the same as in {donor}, and are taken over"
+    console.console.print(said, markup=False, soft_wrap=True)
 
 
 def _load(config: Path, overrides: dict[str, Any]) -> Any:

@@ -352,6 +352,7 @@ class Config(Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # the run's folder below runs_dir
     seed: int = Field(0, ge=0)  # of everything drawn; the same seed gives the same bytes
+    round_seed: int | None = Field(None, ge=0)  # of what rounds draw: others from one Stage I; None: seed
     rounds: int = Field(1, ge=1)  # selection rounds after Stage I
     control: bool = True  # also train Stage I alone for as many steps, as the yardstick
     runs_dir: str = "runs"  # a folder, or a URL that fsspec knows: s3://bucket/runs
@@ -369,6 +370,16 @@ class Config(Part):
     train: Train  # how it learns
     evaluate: Evaluate = Evaluate()  # how it is measured
     compute: Compute = Compute()  # where the heavy stages run
+
+    @property
+    def of_rounds(self) -> Config:
+        """The configuration whose seed is that of the rounds."""
+        return self if self.round_seed is None else self.model_copy(update={"seed": self.round_seed})
+
+    @property
+    def draw(self) -> str:
+        """Which seed drew this run, and which its rounds, where that is another."""
+        return str(self.seed) if self.round_seed in (None, self.seed) else f"{self.seed}/{self.round_seed}"
 
     @property
     def run_dir(self) -> str:

@@ -90,3 +90,46 @@ def test_a_run_is_measured_on_its_benchmarks_and_may_end_a_stage_early(
     meta = json.loads((run / "stage-one/checkpoint/_manifest.json").read_text())["meta"]
     assert meta["stable_steps"] == 4, "warm-up, the first measurement, and two that are no better"
     assert list(meta["D"]) == ["2", "3", "4"]
+
+
+def test_rounds_of_another_seed_from_the_same_stage_one(
+    tmp_path: Path, fake_models: dict[str, str], salad: Callable[..., str]
+) -> None:
+    path = write_config(tmp_path, fake_models, rounds=1, control=True)
+    runs = Path(load_config(path).runs_dir)
+    salad("run", str(path), "--name", "first")
+    said = salad("run", str(path), "--name", "second", "--round-seed", "1", "--from", str(runs / "first"))
+    assert "and are taken over" in said
+    first, second = (Run(load_config(path, {"name": n})).store for n in ("first", "second"))
+    same = {n for n in ("stage-one/checkpoint", "round-000/scores") if first.manifest(n).key == second.manifest(n).key}
+    assert same == {"stage-one/checkpoint", "round-000/scores"}
+    weights = "stage-one/checkpoint/final/model.safetensors"
+    assert (first.root / weights).samefile(second.root / weights), "the disk holds it twice"
+    drawn = "round-000/selection/selection.parquet"
+    assert (first.root / drawn).read_bytes() != (second.root / drawn).read_bytes()
+    assert first.manifest("control/checkpoint").key != second.manifest("control/checkpoint").key
+    assert second.manifest("report").key != first.manifest("report").key
+
+    alone = salad("run", str(path), "--name", "third", "--round-seed", "1")
+    assert "taken over" not in alone
+    third = Run(load_config(path, {"name": "third"})).store
+    assert (third.root / drawn).read_bytes() == (second.root / drawn).read_bytes()
+
+
+def test_taking_over_refuses_what_is_damaged_or_of_another_configuration(
+    tmp_path: Path, fake_models: dict[str, str], salad: Callable[..., str]
+) -> None:
+    path = write_config(tmp_path, fake_models, rounds=1, control=False)
+    runs = Path(load_config(path).runs_dir)
+    salad("round", str(path), "0", "--name", "first")
+    with (runs / "first/clusters/centroids.npy").open("r+b") as f:
+        f.seek(-1, 2)
+        f.write(b"\x55")
+    run = Run(load_config(path, {"name": "second"}))
+    taken = run.adopt(Run(load_config(path, {"name": "first"})).store, run.stages)
+    assert "embeddings" in taken
+    assert "clusters" not in taken
+    assert "probe" not in taken, "what lacks an input was taken over"
+
+    other = Run(load_config(path, {"name": "other", "seed": 99}))
+    assert other.adopt(Run(load_config(path, {"name": "first"})).store, other.stages) == []

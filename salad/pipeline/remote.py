@@ -86,7 +86,7 @@ class RemoteStore(Store):
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         for file, facts in found.files.items():
-            path = new / _inside(file)
+            path = new / artifact.inside(file)
             try:
                 self.there.get(f"{name}/{file}", path)
             except FileNotFoundError:
@@ -100,6 +100,10 @@ class RemoteStore(Store):
         made = super().publish(name, manifest, build)
         self._upload(name, made)
         return made
+
+    def adopt(self, name: str, donor: Store, manifest: Manifest) -> None:
+        super().adopt(name, donor, manifest)
+        self._upload(name, manifest)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         data = self.there.read(name)
@@ -207,11 +211,3 @@ def fetch_below(url: str) -> Path:
                     store.fetch(name)
             return store.root / below
     raise SaladError(f"{url} is not in a run of salad", "name a run's URL, or a folder in it")
-
-
-def _inside(file: str) -> PurePosixPath:
-    """A file's name out of a manifest, which anybody may have written: never outside its folder."""
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts:
-        raise SaladError(f"a manifest names the file '{file}'", "it was not written by salad: do not use this run")
-    return path

@@ -7,7 +7,7 @@ whose artefact is valid and has the right key is not repeated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,19 @@ class Run:
             for name in inputs:
                 self.store.fetch(name)
             return self.store.publish(stage.name, blank, lambda out: stage.build(out, progress)), True
+
+    def adopt(self, donor: Store, stages: Sequence[Stage]) -> list[str]:
+        """Take over from another run what would come out the same here: artefacts of the same key. Their names."""
+        taken = []
+        for stage in stages:
+            if stage.name == "report" or any(self.store.published(name) is None for name in stage.inputs):
+                continue  # a report shows the run's own name; what lacks an input is another run's from here on
+            key = self.key(stage)
+            here = self.store.published(stage.name)
+            if (here is None or here.key != key) and (found := donor.valid(stage.name, key)):
+                self.store.adopt(stage.name, donor, found)
+                taken.append(stage.name)
+        return taken
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -174,12 +187,18 @@ class Run:
         return Stage(name, build, parts, (speech,), unit="texts", network=True)
 
     @property
+    def _drawn(self) -> dict[str, Any]:
+        """The seed of the rounds, where it is not the run's."""
+        return {} if self.config.of_rounds.seed == self.config.seed else self._part("round_seed")
+
+    @property
     def _targets(self) -> dict[str, Any]:
         """What the teacher targets of training texts depend on."""
         cached = ["train.top_k", "train.temperature"] if self.config.train.teacher == "cached" else []
         return self._part("train.teacher", *cached)
 
     def _checkpoint(self, name: str, start: str | None, sources: dict[str, list[str]], stable_steps: int) -> Stage:
+        c = self.config.of_rounds if start else self.config
         probes = "prepared/probe" if self.config.train.early_stop else None
 
         def build(out: Path, progress: Progress) -> dict[str, Any]:
@@ -188,12 +207,13 @@ class Run:
             folders = {kind: [self._path(n) for n in names] for kind, names in sources.items()}
             first = self._path(start) / "stable" if start else None
             by = self._path(probes) if probes else None
-            return distil.build_checkpoint(out, self.config, self.models, first, folders, stable_steps, name, progress, by)
+            return distil.build_checkpoint(out, c, self.models, first, folders, stable_steps, name, progress, by)
 
-        train = self.config.train.model_dump(mode="json", exclude={"save_steps", "launch", "stage_one_steps", "round_steps"})
+        train = c.train.model_dump(mode="json", exclude={"save_steps", "launch", "stage_one_steps", "round_steps"})
         inputs = (*(n for names in sources.values() for n in names), *filter(None, (start, probes)))
-        steps = stable_steps + self.config.train.decay_steps
-        depends = {"train": train, "stable_steps": stable_steps, **self._part("student", "models")}
+        steps = stable_steps + c.train.decay_steps
+        drawn = self._drawn if start else {}
+        depends = {"train": train, "stable_steps": stable_steps, **self._part("student", "models"), **drawn}
         return Stage(name, build, depends, inputs, steps, "steps", network=True)
 
     def _metrics(self, name: str, checkpoint: str | None, hearing: Hearing = "speech") -> Stage:
@@ -393,7 +413,7 @@ class Run:
                 at("pool"), at("embeddings"), at("clusters"), [at(n) for n in scores], [at(n) for n in aside],
                 [at(n) for n in trained], *(at(n) if n in named else None for n in ("evaluation", "target")),
             )  # fmt: skip
-            return select.build_selection(out, c, r, inputs, progress)
+            return select.build_selection(out, c.of_rounds, r, inputs, progress)
 
         def chosen() -> Any:
             return select.selection_order(at(f"{here}/selection"), c.select.budget)
@@ -403,7 +423,11 @@ class Run:
             Stage(
                 f"{here}/selection",
                 selection,
-                {**self._part("select", "score.signal"), "code": fingerprint("selector", c.select.selector, SELECTORS)},
+                {
+                    **self._part("select", "score.signal"),
+                    "code": fingerprint("selector", c.select.selector, SELECTORS),
+                    **self._drawn,
+                },
                 ("pool", "embeddings", "clusters", *scores, *aside, *trained, *named),
                 unit="texts",
             ),

@@ -24,7 +24,9 @@ TITLES = {
     "speech.heldout_voice": "held-out voice", "speech.voices": "voices", "pool": "pool", "natural": "natural speech",
     "student": "student", "train": "training", "probe": "probes", "cluster": "clusters", "interleave": "interleaving",
     "select.budget": "budget a round (s)", "select": "selection", "speech": "speech", "seed": "seed",
+    "round_seed": "seed of the rounds",
 }  # fmt: skip
+PLAIN = {"seed", "seed of the rounds", "budget a round (s)", "speech encoder", "ASR", "sentence embeddings"}  # one key each
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,7 @@ def _configuration(sides: Sequence[Side]) -> list[Differs]:
     found = []
     for one in rest:
         title = next((title for prefix, title in TITLES.items() if _below(one.what, prefix)), one.what)
-        exact = (
-            "" if title in ("seed", "budget a round (s)", "speech encoder", "ASR", "sentence embeddings") else f" ({one.what})"
-        )
+        exact = "" if title in PLAIN else f" ({one.what})"
         found.append(Differs(title + exact, one.values, grave=_below(one.what, "speech.heldout_voice")))
     return sorted(found, key=lambda one: not one.grave)
 

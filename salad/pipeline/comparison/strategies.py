@@ -41,7 +41,7 @@ def strategies(sides: Sequence[Side], base: Side) -> tuple[int, list[Strategy]]:
     groups: dict[str, list[Side]] = {}
     for side in [base, *(side for side in sides if side is not base)]:
         group = groups.setdefault(_alike(side), []) if side.students else []
-        if side.config.seed not in [other.config.seed for other in group]:  # a copy of a run is no second try
+        if side.config.draw not in [other.config.draw for other in group]:  # a copy of a run is no second try
             group.append(side)
     rounds = min((side.rounds for of in groups.values() for side in of), default=0)
     if not rounds or all(len(of) < 2 for of in groups.values()):
@@ -57,7 +57,7 @@ def _strategy(label: str, sides: list[Side], first: list[Side] | None, rounds: i
     values = _values(sides, rounds)
     if first is None:
         return Strategy(label, sides, values, _mean_interval(values), None, None, False)
-    ours, theirs = (dict(zip((s.config.seed for s in of), _values(of, rounds), strict=True)) for of in (sides, first))
+    ours, theirs = (dict(zip((s.config.draw for s in of), _values(of, rounds), strict=True)) for of in (sides, first))
     if ours.keys() == theirs.keys():
         each = np.array([value - theirs[seed] for seed, value in ours.items()])
         return Strategy(label, sides, values, _mean_interval(values), float(each.mean()), _mean_interval(each), True)
@@ -94,7 +94,7 @@ def _welch(one: np.ndarray, other: np.ndarray) -> Interval | None:
 def _alike(side: Side) -> str:
     """The configuration without its seed and what changes no figure."""
     whole = side.config.model_dump(mode="json")
-    whole.pop("seed")
+    whole = {key: value for key, value in whole.items() if key not in ("seed", "round_seed")}
     for key in SILENT:
         top, _, below = key.partition(".")
         if below:

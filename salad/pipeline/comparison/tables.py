@@ -28,7 +28,7 @@ def runs(sides: Sequence[Side], costs: Sequence[Cost]) -> Table:
         head = [
             side.label,
             side.config.select.selector,
-            str(side.config.seed),
+            side.config.draw,
             _rounds(side),
             f"{last.seconds:,.0f}" if last else None,
         ]
@@ -37,7 +37,7 @@ def runs(sides: Sequence[Side], costs: Sequence[Cost]) -> Table:
     for one in entrants(sides):
         if one.student is one.side.control:
             shown = [None, _d(one.student), *_gaps(one.student, benchmarks)]
-            rows.append([one.label, "none", str(one.side.config.seed), None, "0", *shown, None])
+            rows.append([one.label, "none", one.side.config.draw, None, "0", *shown, None])
     return columns, rows
 
 

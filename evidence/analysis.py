@@ -1,0 +1,101 @@
+"""Numbers out of rows: differences between arms with intervals over seeds and texts, budgets that come to the same, curves.
+
+A difference is taken text by text and seed by seed (both arms of a pair start from one Stage I, take the same seed, and are
+measured on the same texts). Its interval treats seeds and texts as crossed random effects: what another seed would have drawn
+and learnt, and which texts were held out, both count (Searle, Casella and McCulloch 1992; degrees of freedom by
+Satterthwaite 1946).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95 % interval; of None there is none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    @property
+    def verdict(self) -> str:
+        if self.low is None or self.high is None:
+            return "one run"
+        return "no difference" if self.low <= 0 <= self.high else "lower" if self.high < 0 else "higher"
+
+
+def crossed(values: np.ndarray) -> Estimate:
+    """The mean of values (seeds, texts), weights equal, and its interval over other seeds and other texts; one seed: none."""
+    from scipy.stats import t
+
+    seeds, texts = values.shape
+    mean = float(values.mean())
+    if seeds < 2 or texts < 2:
+        return Estimate(mean, None, None)
+    by_seed, by_text = values.mean(1), values.mean(0)
+    rest = values - by_seed[:, None] - by_text[None] + mean
+    of_seeds = texts * by_seed.var(ddof=1)  # mean squares
+    of_texts = seeds * by_text.var(ddof=1)
+    of_rest = float((rest**2).sum()) / ((seeds - 1) * (texts - 1))
+    # Where the rest is larger than an effect's mean square, that effect counts as none: the variance is never below the larger.
+    parts = np.array([of_seeds, of_texts, -of_rest]) / (seeds * texts)
+    floor = max(parts[0], parts[1])
+    variance = max(float(parts.sum()), floor)
+    freedom = np.array([seeds - 1, texts - 1, (seeds - 1) * (texts - 1)])
+    df = max(variance**2 / float((parts**2 / freedom).sum()), 1.0)
+    width = float(t.ppf(0.975, df)) * variance**0.5
+    return Estimate(mean, mean - width, mean + width)
+
+
+def by_domains(values: np.ndarray, domain: np.ndarray, weights: dict[str, float]) -> np.ndarray:
+    """Values (seeds, texts) times texts' weights, such that their plain mean is the domains' weighted one.
+
+    weights: of each domain, summing to 1: equal ones for the mean over domains, the pool's shares for P_web.
+    """
+    n = len(domain)
+    factor = np.array([weights[d] * n / np.count_nonzero(domain == d) for d in domain])
+    return values * factor
+
+
+def reaches(budgets: np.ndarray, d: np.ndarray, target: float) -> float | None:
+    """The least budget at which D, linear in log budget between the measured ones, is as low as the target; None: at none.
+
+    budgets ascending. What lies below the first measured one is not extrapolated: the first is then the answer.
+    """
+    for i in np.flatnonzero(d <= target):
+        if i == 0:
+            return float(budgets[0])
+        if d[i - 1] > target:
+            share = (d[i - 1] - target) / (d[i - 1] - d[i])
+            return float(np.exp(np.log(budgets[i - 1]) + share * np.log(budgets[i] / budgets[i - 1])))
+    return None
+
+
+class PowerLaw(NamedTuple):
+    """M = E + B · n^-β."""
+
+    floor: float
+    scale: float
+    beta: float
+
+    def at(self, n: np.ndarray) -> np.ndarray:
+        return self.floor + self.scale * np.asarray(n, float) ** -self.beta
+
+
+def power_law(n: np.ndarray, values: np.ndarray) -> PowerLaw | None:
+    """Least squares, E and B at least 0, β within [0.01, 3]; None below four points."""
+    from scipy.optimize import nnls
+
+    if len(n) < 4:
+        return None
+    best: tuple[float, PowerLaw] | None = None
+    for beta in np.geomspace(0.01, 3, 400):
+        design = np.stack([np.ones(len(n)), np.asarray(n, float) ** -beta], 1)
+        (floor, scale), residual = nnls(design, values)
+        if best is None or residual < best[0]:
+            best = (float(residual), PowerLaw(float(floor), float(scale), float(beta)))
+    assert best
+    return best[1]

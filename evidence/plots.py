@@ -1,0 +1,113 @@
+"""The plots of docs/evidence.md, as SVG, of the rows in evidence/results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evidence.analysis import Estimate
+from evidence.curves import curves, fit
+from evidence.parts import BUDGETS, DEFAULT, POOLS
+from evidence.tables import UNCOVERED, Evidence, even
+from evidence.texts import COVERED
+
+COLOUR = {None: "#888888", "uniform": "#4477aa", "importance": "#ccbb44", DEFAULT: "#cc3311"}
+ALPHA = {1.0: "#cc3311", 0.5: "#ccbb44", 0.0: "#4477aa"}
+
+
+@contextmanager
+def figure(path: Path, columns: int, width: float = 3.4, height: float = 3.2) -> Iterator[Any]:
+    """Axes side by side; the SVG has no date and no random ids: equal rows give equal bytes."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "salad", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, columns, figsize=(width * columns, height), squeeze=False, layout="constrained")
+    yield axes[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, metadata={"Date": None, "Creator": None})
+    plt.close(fig)
+
+
+def against_uniform(found: Evidence, folder: Path) -> None:
+    """The one that matters: the difference to uniform at equal budget, by how much of the pool Stage I covers."""
+    with figure(folder / "evidence-against-uniform.svg", 1, 5.4, 3.0) as (axis,):
+        shown = [s for s in ("importance", DEFAULT) if any(found.group(p, s).rows for p in POOLS)]
+        for j, selector in enumerate(shown):
+            for i, covered in enumerate(sorted(POOLS)):
+                one = found.difference(found.group(covered, selector), found.group(covered, "uniform"), even())
+                if one:
+                    x = i + 0.14 * (j - (len(shown) - 1) / 2)
+                    draw(axis, x, one, COLOUR[selector], selector if i == 0 else None)
+        axis.axhline(0, color="#555555", lw=0.8)
+        axis.set_xticks(range(len(POOLS)), [f"{p} %" for p in sorted(POOLS)])
+        axis.set_xlabel("of the pool is of the domain that Stage I heard")
+        axis.set_ylabel("D less uniform's, nats\n(below 0: better)")
+        axis.legend(frameon=False, fontsize=8)
+
+
+def draw(axis: Any, x: float, one: Estimate, colour: str, label: str | None) -> None:
+    error = None if one.low is None or one.high is None else np.array([[one.mean - one.low], [one.high - one.mean]])
+    axis.errorbar(x, one.mean, yerr=error, fmt="o", ms=5, color=colour, capsize=3, label=label)
+
+
+def by_budget(found: Evidence, folder: Path) -> None:
+    """D by seconds of speech, pool by pool."""
+    with figure(folder / "evidence-budgets.svg", len(POOLS)) as axes:
+        for axis, covered in zip(axes, POOLS, strict=True):
+            none = found.group(covered, None)
+            if none.rows:
+                axis.axhline(found.mean(none, even()).mean, color=COLOUR[None], ls="--", lw=1, label="Stage I data only")
+            for selector in ("uniform", "importance", DEFAULT):
+                groups = [found.group(covered, selector, budget) for budget in BUDGETS]
+                groups = [group for group in groups if group.rows]
+                if groups:
+                    d = [found.mean(group, even()).mean for group in groups]
+                    seconds = [group.seconds for group in groups]
+                    axis.plot(seconds, d, "o-", ms=4, color=COLOUR[selector], label=selector)
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(BUDGETS, [f"{b:,}" for b in BUDGETS])
+            axis.minorticks_off()
+            axis.set_title(f"{covered} % covered", fontsize=9)
+            axis.set_xlabel("seconds of speech")
+        axes[0].set_ylabel("D, nats (every domain alike)")
+        axes[0].legend(frameon=False, fontsize=8)
+
+
+def stage_one(found: Evidence, folder: Path) -> None:
+    """D, M and F against steps by α, in what is heard and elsewhere; the fitted law of M."""
+    lines = curves(found)
+    if not lines:
+        return
+    with figure(folder / "evidence-stage-one.svg", 3) as axes:
+        for axis, measure in zip(axes, ("D", "M", "F"), strict=True):
+            for curve in lines:
+                for where, domains, style in ((COVERED, (COVERED,), "o-"), ("others", UNCOVERED, "s--")):
+                    of_steps = [one.mean for one in curve.at(measure, found.domain, domains)]
+                    label = f"α = {curve.alpha:g}, {where}"
+                    fitted = fit(curve, "M", found.domain, domains) if measure == "M" else None
+                    axis.plot(
+                        curve.steps, of_steps, style[0] if fitted else style, ms=4, color=ALPHA[curve.alpha],
+                        label=label, mfc=None if where == COVERED else "white",
+                    )  # fmt: skip
+                    if fitted:
+                        grid = np.geomspace(curve.steps[0], curve.steps[-1], 50)
+                        axis.plot(grid, fitted[0].at(grid), style[1:], lw=1, color=ALPHA[curve.alpha])
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(lines[0].steps, [str(n) for n in lines[0].steps])
+            axis.minorticks_off()
+            axis.set_title(
+                {"D": "D: student by ear to teacher", "M": "M: student by ear to itself", "F": "F: student's text to teacher's"}[
+                    measure
+                ],
+                fontsize=9,
+            )
+            axis.set_xlabel("steps")
+        axes[0].set_ylabel("nats")
+        axes[2].legend(frameon=False, fontsize=7)

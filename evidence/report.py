@@ -1,0 +1,54 @@
+"""`python -m evidence report`: the tables in docs/evidence.md and the README, and the plots, of the rows alone.
+
+Text between `<!-- evidence: NAME -->` and `<!-- end -->` is written here; what stands around it is ours to write. A test holds
+that what is there is what the rows give.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from evidence import curves, plots, tables
+from evidence.results import PUBLISHED, Results
+from evidence.tables import Evidence
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "docs/evidence.md", ROOT / "README.md")
+BLOCK = re.compile(r"(<!-- evidence: ([a-z-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def blocks() -> dict[str, Callable[[Evidence], str]]:
+    """What can stand in a page, by name."""
+    return {
+        "stage-one": curves.table,
+        "fits": curves.fits,
+        "selection": tables.selection,
+        "by-domain": tables.by_domain,
+        "budgets": tables.budgets,
+        "choosing": tables.choosing,
+        "rounds": tables.rounds,
+        "ablations": tables.ablations,
+        "cost": tables.cost,
+        "machines": tables.machines,
+        "headline": tables.headline,
+    }
+
+
+def written(page: str, found: Evidence) -> str:
+    """The page with every block as the rows give it. KeyError for a block that nothing makes."""
+    made = blocks()
+    return BLOCK.sub(lambda block: f"{block[1]}{made[block[2]](found)}{block[3]}", page)
+
+
+def write(results: Results) -> Path:
+    """Of the published rows into the repository's pages; of others into a page of their own beside them. The page's path."""
+    found = Evidence(results)
+    ours = results.folder.resolve() == PUBLISHED.resolve()
+    page, figures = (PAGES[0], ROOT / "docs/figures") if ours else (results.folder / "evidence.md", results.folder / "figures")
+    for source, to in zip(PAGES, PAGES, strict=True) if ours else [(PAGES[0], page)]:
+        to.write_text(written(source.read_text(encoding="utf-8"), found), encoding="utf-8")
+    for draw in (plots.against_uniform, plots.by_budget, plots.stage_one):
+        draw(found, figures)
+    return page

@@ -1,0 +1,306 @@
+"""Tables of docs/evidence.md and the README, as Markdown, of the rows in evidence/results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from evidence.analysis import Estimate, by_domains, crossed, reaches
+from evidence.parts import ABLATED, BUDGETS, DEFAULT, FULL, OTHERS, POOLS, STRATEGIES
+from evidence.results import Results
+from evidence.texts import COVERED, DOMAINS
+
+KINDS = ("scores", "selection", "speech", "features", "training")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one arm that differ in their seed: D of the last student, text by text."""
+
+    label: str
+    rows: dict[tuple[str, int], dict[str, Any]]  # by Stage I student and seed
+
+    def d(self, keys: Sequence[tuple[str, int]]) -> np.ndarray:
+        """(runs, texts)."""
+        return np.array([self.rows[key]["students"][-1]["D"] for key in keys], float)
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return sorted(self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Of speech spent, the mean over runs."""
+        return float(np.mean([row["spent"]["seconds"] for row in self.rows.values()]))
+
+
+class Evidence:
+    """All rows, and what is asked of them."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+
+    @cached_property
+    def texts(self) -> dict[str, Any]:
+        return next(self.results.rows("evaluation"))
+
+    @cached_property
+    def domain(self) -> np.ndarray:
+        return np.array(self.texts["domain"])
+
+    @cached_property
+    def arms(self) -> list[dict[str, Any]]:
+        return list(self.results.rows("arms"))
+
+    @cached_property
+    def students(self) -> dict[str, dict[str, Any]]:
+        """Stage I students by their digest."""
+        return {row["stage_one"]: row for row in self.results.rows("stage_one_students")}
+
+    def group(
+        self, covered: int, selector: str | None, budget: int = FULL, rounds: int = 1, changes: dict[str, Any] | None = None
+    ) -> Group:
+        wanted = (covered, selector, budget, rounds, changes or {})
+        found = {
+            (row["stage_one"], row["seed"]): row
+            for row in self.arms
+            if (row["covered"], row["selector"], row["budget"], row["rounds"], row["changes"]) == wanted
+        }
+        return Group(selector or "Stage I data only", found)
+
+    def mean(self, group: Group, weights: dict[str, float]) -> Estimate:
+        return crossed(by_domains(group.d(group.keys), self.domain, weights))
+
+    def difference(self, group: Group, other: Group, weights: dict[str, float]) -> Estimate | None:
+        """group − other, over the runs that both have; None where they share none."""
+        keys = [key for key in group.keys if key in other.rows]
+        if not keys:
+            return None
+        return crossed(by_domains(group.d(keys) - other.d(keys), self.domain, weights))
+
+
+def even() -> dict[str, float]:
+    """Every domain counts the same."""
+    return {domain: 1 / len(DOMAINS) for domain in DOMAINS}
+
+
+def p_web(covered: int) -> dict[str, float]:
+    """As the pool weighs them."""
+    share = covered / 100
+    return {d: share if d == COVERED else (1 - share) / (len(DOMAINS) - 1) for d in DOMAINS}
+
+
+def only(*domains: str) -> dict[str, float]:
+    return {d: (1 / len(domains) if d in domains else 0.0) for d in DOMAINS}
+
+
+UNCOVERED = tuple(d for d in DOMAINS if d != COVERED)
+
+
+def selection(found: Evidence) -> str:
+    """D of every arm at the full budget, pool by pool, and its difference to uniform."""
+    rows = []
+    for covered in POOLS:
+        uniform = found.group(covered, "uniform")
+        for selector in (*STRATEGIES, *OTHERS):
+            group = found.group(covered, selector)
+            if not group.rows:
+                continue
+            columns = [even(), p_web(covered), only(COVERED), only(*UNCOVERED)]
+            shown = [f"{found.mean(group, weights).mean:.3f}" for weights in columns]
+            less = [] if selector == "uniform" else [found.difference(group, uniform, w) for w in (even(), p_web(covered))]
+            told = [signed(one) for one in less] or ["–", "–"]
+            share = np.mean([_uncovered_share(row) for row in group.rows.values()]) if selector else None
+            spoken = "–" if share is None else f"{share:.0%}"
+            rows.append([f"{covered} %", group.label, str(len(group.rows)), f"{group.seconds:,.0f}", spoken, *shown, *told])
+    head = [
+        "covered",
+        "arm",
+        "runs",
+        "speech s",
+        "uncovered",
+        "D even",
+        "D P_web",
+        f"D {COVERED}",
+        "D others",
+        "even − uniform",
+        "P_web − uniform",
+    ]
+    return markdown(head, rows)
+
+
+def _uncovered_share(row: dict[str, Any]) -> float:
+    by_domain = row["spent"]["by_domain"]
+    return 1 - by_domain.get(COVERED, 0) / max(1, sum(by_domain.values()))
+
+
+def by_domain(found: Evidence) -> str:
+    """D in every domain at the full budget: what the covered one pays."""
+    rows = []
+    for covered in POOLS:
+        uniform = found.group(covered, "uniform")
+        for selector in (*STRATEGIES, *OTHERS):
+            group = found.group(covered, selector)
+            if not group.rows:
+                continue
+            shown = [f"{found.mean(group, only(d)).mean:.2f}" for d in DOMAINS]
+            if selector != "uniform" and uniform.rows:
+                shown = [
+                    f"{s} ({signed(found.difference(group, uniform, only(d)))})" for s, d in zip(shown, DOMAINS, strict=True)
+                ]
+            rows.append([f"{covered} %", group.label, *shown])
+    return markdown(["covered", "arm", *DOMAINS], rows)
+
+
+def budgets(found: Evidence) -> str:
+    """D (every domain alike) by seconds of speech, and the seconds at which an arm is as good as uniform with all of them."""
+    rows = []
+    for covered in POOLS:
+        target = found.group(covered, "uniform")
+        for selector in STRATEGIES[1:]:
+            groups = [found.group(covered, selector, budget) for budget in BUDGETS]
+            if not all(group.rows for group in groups):
+                continue
+            at = reach(found, covered, str(selector))
+            d = [found.mean(group, even()) for group in groups]
+            share = f"{at / target.seconds:.0%}" if at else "not at any"
+            rows.append([f"{covered} %", str(selector), *(interval(one) for one in d), share])
+    return markdown(["covered", "arm", *(f"{b:,} s" for b in BUDGETS), "needs, of uniform's seconds"], rows)
+
+
+def reach(found: Evidence, covered: int, selector: str) -> float | None:
+    """Seconds of speech at which a strategy's D, every domain alike, is that of uniform with its full budget."""
+    groups = [found.group(covered, selector, budget) for budget in BUDGETS]
+    target = found.mean(found.group(covered, "uniform"), even()).mean
+    d = np.array([found.mean(group, even()).mean for group in groups])
+    return reaches(np.array([group.seconds for group in groups]), d, target)
+
+
+def rounds(found: Evidence) -> str:
+    """One selection of the whole budget against four of a quarter."""
+    rows = []
+    for selector in ("uniform", DEFAULT):
+        one = found.group(ABLATED, selector)
+        four = found.group(ABLATED, selector, rounds=4, changes={"train.round_steps": 25})
+        if one.rows and four.rows:
+            d = [interval(found.mean(group, even())) for group in (one, four)]
+            rows.append([selector, *d, signed(found.difference(four, one, even()))])
+    return markdown(["arm", "one round", "four rounds of a quarter", "four − one"], rows)
+
+
+def ablations(found: Evidence) -> str:
+    """One thing changed in the default, at half the full budget."""
+    base = found.group(ABLATED, DEFAULT, FULL // 2)
+    changed = {str(row["changes"]): row["changes"] for row in found.arms if row["changes"] and row["rounds"] == 1}
+    rows = []
+    for changes in changed.values():
+        group = found.group(ABLATED, DEFAULT, FULL // 2, changes=changes)
+        difference = found.difference(group, base, even())
+        if difference:
+            what = ", ".join(f"`{key}: {value}`" for key, value in changes.items())
+            ess = np.mean([_uncovered_share(row) for row in group.rows.values()])
+            rows.append(
+                [
+                    what,
+                    str(len(group.rows)),
+                    f"{ess:.0%}",
+                    f"{found.mean(group, even()).mean:.3f}",
+                    signed(difference),
+                    difference.verdict,
+                ]
+            )
+    return markdown(["changed", "runs", "uncovered", "D even", "− default", "so D is"], rows)
+
+
+def cost(found: Evidence) -> str:
+    """Wall seconds of each kind of work, and of all of it for each 0.1 nats below Stage I."""
+    rows = []
+    for covered in POOLS:
+        for selector in STRATEGIES:
+            group = found.group(covered, selector)
+            if not group.rows:
+                continue
+            wall = {kind: float(np.mean([row["wall"][kind] for row in group.rows.values()])) for kind in KINDS}
+            before = np.array([found.students[key[0]]["D"] for key in group.keys], float)
+            gain = -crossed(by_domains(group.d(group.keys) - before, found.domain, even())).mean
+            total = sum(wall.values())
+            each = f"{0.1 * total / gain:.0f}" if gain > 0 else "–"
+            rows.append(
+                [f"{covered} %", group.label, *(f"{wall[kind]:.1f}" for kind in KINDS), f"{total:.0f}", f"{gain:.3f}", each]
+            )
+    return markdown(["covered", "arm", *(f"{kind} s" for kind in KINDS), "sum s", "D below Stage I", "s for 0.1 nats"], rows)
+
+
+def choosing(found: Evidence) -> str:
+    """Accuracy on `continuation`, which chance answers right one time in four."""
+    q = float(np.mean(found.texts["q_text"]))
+    rows = []
+    for covered in POOLS:
+        uniform = found.group(covered, "uniform")
+        for selector in STRATEGIES:
+            group = found.group(covered, selector)
+            if not group.rows:
+                continue
+            right = _right(group, group.keys)
+            keys = [key for key in group.keys if key in uniform.rows]
+            less = (
+                "–" if selector == "uniform" or not keys else signed(crossed(_right(group, keys) - _right(uniform, keys)), 1, 100)
+            )
+            mean = crossed(right)
+            rows.append([f"{covered} %", group.label, f"{mean.mean:.1%}", f"{100 * (q - mean.mean):.1f}", less])
+    return markdown(["covered", "arm", "accuracy by ear", f"gap to Q on text ({q:.1%}), points", "− uniform, points"], rows)
+
+
+def _right(group: Group, keys: Sequence[tuple[str, int]]) -> np.ndarray:
+    return np.array([group.rows[key]["students"][-1]["continuation"] for key in keys], float)
+
+
+def machines(found: Evidence) -> str:
+    """What computed which rows."""
+    kinds: dict[tuple[str, ...], int] = {}
+    for part in ("arms", "stage-one"):
+        for row in found.results.rows(part):
+            made = row["machine"]
+            at = (part, made["cpu"], made["threads"], made["torch"], made["salad"], row["date"])
+            kinds[at] = kinds.get(at, 0) + 1
+    return markdown(
+        ["rows of", "processor", "threads", "torch", "salad", "date", "rows"], [[*at, str(n)] for at, n in kinds.items()]
+    )
+
+
+def headline(found: Evidence) -> str:
+    """The README's sentences: the default against uniform at equal budget."""
+    lines = []
+    for covered in POOLS:
+        group, uniform = found.group(covered, DEFAULT), found.group(covered, "uniform")
+        one = found.difference(group, uniform, even())
+        if one:
+            before = found.mean(uniform, even()).mean
+            lines.append(
+                f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
+                f"({one.verdict}; {len(group.rows)} runs each)"
+            )
+    return "\n".join(lines) or "Not measured yet."
+
+
+def interval(one: Estimate) -> str:
+    return f"{one.mean:.3f}" if one.low is None else f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def signed(one: Estimate | None, digits: int = 3, times: float = 1.0) -> str:
+    """A difference with its interval."""
+    if one is None:
+        return "–"
+    mean, low, high = (None if x is None else f"{x * times:+.{digits}f}" for x in one)
+    return f"{mean}" if low is None else f"{mean} [{low}, {high}]"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "Not measured yet."
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

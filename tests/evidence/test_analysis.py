@@ -1,0 +1,56 @@
+"""Intervals that hold what they claim, budgets read off curves, laws found again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evidence.analysis import by_domains, crossed, power_law, reaches
+
+
+@pytest.mark.parametrize(("of_seeds", "of_texts"), [(0.03, 0.3), (0.1, 0.1), (0.0, 0.3)])
+def test_an_interval_over_seeds_and_texts_holds_the_truth_as_often_as_it_says(of_seeds: float, of_texts: float) -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        seeds, texts = rng.normal(0, of_seeds, (3, 1)), rng.normal(0, of_texts, (1, 200))
+        found = crossed(0.7 + seeds + texts + rng.normal(0, 0.2, (3, 200)))
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 0.7 <= found.high
+    assert 0.92 <= held / 400 <= 1.0
+
+
+def test_seeds_that_disagree_make_no_difference_however_many_texts_there_are() -> None:
+    values = np.array([[-0.3], [0.1], [0.05]]) + np.random.default_rng(0).normal(0, 0.01, (3, 5000))
+    assert crossed(values).verdict == "no difference"
+    assert crossed(values - 3).verdict == "lower"
+
+
+def test_one_run_has_no_interval() -> None:
+    found = crossed(np.zeros((1, 50)))
+    assert (found.low, found.high, found.verdict) == (None, None, "one run")
+
+
+def test_domains_weigh_what_they_are_given() -> None:
+    domain = np.array(["a"] * 10 + ["b"] * 2)
+    values = np.where(domain == "a", 1.0, 4.0)[None]
+    assert by_domains(values, domain, {"a": 0.5, "b": 0.5}).mean() == pytest.approx(2.5)
+    assert by_domains(values, domain, {"a": 0.8, "b": 0.2}).mean() == pytest.approx(1.6)
+    assert by_domains(values, domain, {"a": 0.0, "b": 1.0}).mean() == pytest.approx(4.0)
+
+
+def test_the_budget_that_comes_to_the_same() -> None:
+    budgets = np.array([400.0, 800.0, 1600.0])
+    assert reaches(budgets, np.array([1.5, 1.4, 1.3]), 1.35) == pytest.approx(800 * 2**0.5)
+    assert reaches(budgets, np.array([1.5, 1.4, 1.3]), 1.6) == 400
+    assert reaches(budgets, np.array([1.5, 1.4, 1.3]), 1.2) is None
+    assert reaches(budgets, np.array([1.5, 1.2, 1.3]), 1.3) == pytest.approx(400 * 2 ** (2 / 3))
+
+
+def test_a_power_law_is_found_again() -> None:
+    steps = np.array([20, 40, 80, 160, 320.0])
+    found = power_law(steps, 0.5 + 3 * steps**-0.7)
+    assert found
+    assert found == pytest.approx((0.5, 3.0, 0.7), rel=0.02)
+    assert power_law(steps[:3], steps[:3]) is None
