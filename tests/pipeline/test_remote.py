@@ -24,7 +24,7 @@ from salad.pipeline import lease, remote_files
 from salad.pipeline.remote import RemoteStore, mirror_of
 from salad.pipeline.remote_files import RemoteFiles
 from salad.pipeline.stages import Run
-from salad.pipeline.store import here, open_store
+from salad.pipeline.store import Store, here, open_store
 from tests import s3
 from tests.fakes import write_config
 from tests.pipeline.test_store import blank, write_two
@@ -176,6 +176,29 @@ def test_a_manifest_cannot_write_outside_its_folder(place: tuple[str, dict[str, 
     with pytest.raises(SaladError, match="do not use this run"):
         store.fetch("thing")
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_artefacts_are_taken_over_from_here_to_there_and_back(
+    place: tuple[str, dict[str, Any]], this_machine: Callable[[str], None], tmp_path: Path
+) -> None:
+    local = Store(tmp_path / "local")
+    made = local.publish("x/thing", blank(), write_two)
+    remote(place).adopt("x/thing", local, made)
+    this_machine("second")
+    assert remote(place).valid("x/thing", "k") == made
+    again = Store(tmp_path / "again")
+    again.adopt("x/thing", remote(place), made)
+    assert again.valid("x/thing", "k") == made
+
+
+def test_what_is_taken_over_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "donor/run")
+    made = store.publish("thing", blank(), write_two)
+    evil = replace(made, files={"../../evil": made.files["a.txt"]})
+    (tmp_path / "donor/evil").write_text("a")
+    with pytest.raises(SaladError, match="do not use this run"):
+        Store(tmp_path / "heir/run").adopt("thing", store, evil)
+    assert not list((tmp_path / "heir").rglob("evil"))
 
 
 # -- one process at a time -------------------------------------------------------------------------------------------
