@@ -12,7 +12,7 @@ FULL = 1600  # seconds of speech: 40 % of what Stage I heard
 BUDGETS = (FULL // 4, FULL // 2, FULL)
 DEFAULT = "importance-diverse"
 STRATEGIES = (None, "uniform", "importance", DEFAULT)
-OTHERS = ("kcenter", "uncertainty")  # the two best others of `salad simulate` (docs/evidence.md)
+OTHERS = ("uncertainty", "facility-location")  # the two best others of `salad simulate` in one round (docs/log.md)
 ABLATED = 80  # the pool of the ablations, of the rounds and of the budgets: where choosing matters most
 
 

@@ -12,13 +12,13 @@ from evidence.analysis import by_domains, crossed, power_law, reaches
 def test_an_interval_over_seeds_and_texts_holds_the_truth_as_often_as_it_says(of_seeds: float, of_texts: float) -> None:
     rng = np.random.default_rng(0)
     held = 0
-    for _ in range(400):
+    for _ in range(2000):
         seeds, texts = rng.normal(0, of_seeds, (3, 1)), rng.normal(0, of_texts, (1, 200))
         found = crossed(0.7 + seeds + texts + rng.normal(0, 0.2, (3, 200)))
         assert found.low is not None
         assert found.high is not None
         held += found.low <= 0.7 <= found.high
-    assert 0.92 <= held / 400 <= 1.0
+    assert 0.92 <= held / 2000 <= 1.0
 
 
 def test_seeds_that_disagree_make_no_difference_however_many_texts_there_are() -> None:
