@@ -32,11 +32,16 @@ from salad.pipeline.benchmarks import wanted
 from salad.pipeline.stages import Run
 
 CONFIG = Path(__file__).with_name("config.yaml")
-HELDOUT_VOICE = {"engine": "piper", "voice": "en_US-joe-medium"}
-PASSAGES = 12_000  # of a pool
-HEARD = 1_100  # passages that Stage I's speech takes, on top of the pool's
-EACH = 40  # held-out texts of every domain
-ITEMS = 100  # questions of `continuation`, made of them
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the texts are that everything is made of."""
+
+    passages: int = 12_000  # of a pool
+    heard: int = 1_100  # passages that Stage I's speech takes, on top of the pool's
+    each: int = 40  # held-out texts of every domain
+    items: int = 100  # questions of `continuation`, made of them
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,8 @@ class Arm:
 class Bench:
     """The folder in which everything is made: the texts, the speech that every arm is measured on, and the arms' runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, config: Path = CONFIG, sizes: Sizes = Sizes()) -> None:
+        self.folder, self.config, self.sizes = folder, config, sizes
 
     @cached_property
     def texts(self) -> Path:
@@ -88,12 +93,11 @@ class Bench:
         run = self._open(
             {
                 "name": "evaluation",
-                "pool.sources": evaluation_sources(self.texts, 4 * EACH),
+                "pool.sources": evaluation_sources(self.texts, 4 * self.sizes.each),
                 "cluster.k": 1,
-                "probe.heldout": EACH * len(DOMAINS),
-                "speech.heldout_voice": HELDOUT_VOICE,
+                "probe.heldout": self.sizes.each * len(DOMAINS),
                 "evaluate.benchmarks": ["continuation"],
-                "evaluate.items": ITEMS,
+                "evaluate.items": self.sizes.items,
             }
         )
         asked = [name for one in wanted(run) for name in one.artefacts]
@@ -135,7 +139,7 @@ class Bench:
                 "rounds": arm.rounds,
                 "control": arm.selector is None,
                 "round_seed": arm.seed,
-                "pool.sources": pool_sources(self.texts, arm.covered, PASSAGES, HEARD),
+                "pool.sources": pool_sources(self.texts, arm.covered, self.sizes.passages, self.sizes.heard),
                 "select.evaluation": [{"dataset": str(self.texts / "heldout.parquet")}],
                 "select.selector": arm.selector or "uniform",
                 "select.budget": arm.budget / arm.rounds,
@@ -144,7 +148,7 @@ class Bench:
         )
 
     def _open(self, changes: dict[str, Any]) -> Run:
-        return Run(load_config(CONFIG, {"runs_dir": str(self.folder / "runs"), **changes}))
+        return Run(load_config(self.config, {"runs_dir": str(self.folder / "runs"), **changes}))
 
 
 def build(run: Run, names: Sequence[str], donor: Run | None = None) -> None:

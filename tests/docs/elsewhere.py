@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 VENV = "builds or uses the environment that the tests run in"
+HOURS = "takes hours, or shows what hours gave: tests/evidence"
 SERVER = "needs a Prefect server: tests/flows/test_prefect_end_to_end.py"
 CLUSTER = "needs machines: tests/pipeline/test_compute_address.py starts both on one"
 PACKAGE = "installs a package: tests/test_example_selector.py"
@@ -13,6 +14,10 @@ PLAYS = "needs something that plays: tests/test_inspect.py runs it with a stand-
 ELSEWHERE = {
     "make demo": VENV,
     "make test": VENV,
+    "make reproduce": HOURS,
+    "python -m evidence --list": HOURS,
+    "python -m evidence selection": HOURS,
+    "python -m evidence report": HOURS,
     "prefect server start": SERVER,
     "export PREFECT_API_URL=http://127.0.0.1:4200/api": SERVER,
     "salad serve": SERVER,
