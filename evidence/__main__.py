@@ -91,10 +91,10 @@ def row_of(bench: Bench, results: Results, arm: Arm, run: Run) -> dict[str, Any]
         results.add("evaluation", evaluation_texts(bench))
     origin = stage_one_digest(run)
     if origin not in {row["stage_one"] for row in results.rows("stage_one_students")}:
-        of_base = measure_student(bench, base, base.store.path("stage-one/checkpoint/final"), benchmarks=True)
+        of_base = measure_student(bench, base, base.store.path("stage-one/checkpoint/final"), whole=True)
         results.add("stage_one_students", {"stage_one": origin, "covered": arm.covered, **of_base})
     students = [
-        measure_student(bench, run, run.store.path(f"{name}/final"), benchmarks=name == arm.checkpoints[-1])
+        measure_student(bench, run, run.store.path(f"{name}/final"), whole=name == arm.checkpoints[-1])
         for name in arm.checkpoints
     ]
     return {

@@ -32,6 +32,7 @@ from salad.pipeline.benchmarks import wanted
 from salad.pipeline.stages import Run
 
 CONFIG = Path(__file__).with_name("config.yaml")
+HELDOUT_VOICE = {"engine": "piper", "voice": "en_US-joe-medium"}  # a man; who teaches is hibari, a woman
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ class Arm:
 class Bench:
     """The folder in which everything is made: the texts, the speech that every arm is measured on, and the arms' runs."""
 
-    def __init__(self, folder: Path, config: Path = CONFIG, sizes: Sizes = Sizes()) -> None:
-        self.folder, self.config, self.sizes = folder, config, sizes
+    def __init__(
+        self, folder: Path, config: Path = CONFIG, sizes: Sizes = Sizes(), voice: dict[str, str] | None = HELDOUT_VOICE
+    ) -> None:
+        self.folder, self.config, self.sizes, self.voice = folder, config, sizes, voice
 
     @cached_property
     def texts(self) -> Path:
@@ -89,23 +92,25 @@ class Bench:
 
     @cached_property
     def evaluation(self) -> Run:
-        """A run of no pool's texts, as far as its held-out ones are spoken and prepared."""
-        run = self._open(
-            {
-                "name": "evaluation",
-                "pool.sources": evaluation_sources(self.texts, 4 * self.sizes.each),
-                "cluster.k": 1,
-                "probe.heldout": self.sizes.each * len(DOMAINS),
-                "evaluate.benchmarks": ["continuation"],
-                "evaluate.items": self.sizes.items,
-            }
-        )
+        """A run of no pool's texts, as far as its held-out ones are spoken, in the held-out voice, and prepared."""
+        run = self._measuring("evaluation", {"speech.heldout_voice": self.voice, "evaluate.benchmarks": ["continuation"]})
         asked = [name for one in wanted(run) for name in one.artefacts]
         build(run, ["prepared/heldout", *asked])
         heldout = self.texts / "heldout.parquet"
         if not heldout.exists():
             pq.write_table(pq.read_table(run.store.path("heldout") / "data", columns=["text"]), heldout)
         return run
+
+    @cached_property
+    def evaluation_taught(self) -> Run:
+        """The same texts in the voice that teaches."""
+        run = self._measuring("evaluation-taught", {})
+        build(run, ["prepared/heldout"])
+        return run
+
+    def _measuring(self, name: str, changes: dict[str, Any]) -> Run:
+        sizes = {"probe.heldout": self.sizes.each * len(DOMAINS), "evaluate.items": self.sizes.items, "cluster.k": 1}
+        return self._open({"name": name, "pool.sources": evaluation_sources(self.texts, 4 * self.sizes.each), **sizes, **changes})
 
     @contextmanager
     def at_work(self, name: str) -> Iterator[None]:
@@ -168,24 +173,36 @@ def build(run: Run, names: Sequence[str], donor: Run | None = None) -> None:
             run.models.close()
 
 
-def measure_student(bench: Bench, run: Run, final: Path, benchmarks: bool = False) -> dict[str, Any]:
-    """D, and M and F where the LM trained, text by text on the evaluation's held-out texts; and which questions it gets right."""
+def measure_student(bench: Bench, run: Run, final: Path, whole: bool = False) -> dict[str, Any]:
+    """D, and M and F where the LM trained, text by text on the held-out texts.
+
+    whole: also D in the voice that teaches (`D_taught`), and which questions of `continuation` it gets right.
+    """
     from salad.pipeline.benchmarks.score import ask_student
-    from salad.trainer.data import load_examples
     from salad.trainer.evaluate import measure
     from salad.trainer.student import load_student
 
     evaluation = bench.evaluation
     student = load_student(final, run.models.teacher)
-    found = measure(student, run.models.teacher, load_examples(evaluation.store.path("prepared/heldout")))
+    examples = heldout(evaluation)
+    found = measure(student, run.models.teacher, list(examples.values()))
     row: dict[str, Any] = {"D": rounded(found.divergence)}
     if not student.lm_is_frozen:
         row |= {"M": rounded(found.misalignment), "F": rounded(found.forgetting)}
-    if benchmarks:
+    if whole:
+        taught = heldout(bench.evaluation_taught)
+        d = dict(zip(taught, rounded(measure(student, run.models.teacher, list(taught.values())).divergence), strict=True))
+        row["D_taught"] = [d.get(text) for text in examples]
         (one,) = wanted(evaluation)
-        asked = ask_student(student, one.of(evaluation), "speech", evaluation.config, run.models)
-        row["continuation"] = right(asked, "p_speech")
+        row["continuation"] = right(ask_student(student, one.of(evaluation), "speech", evaluation.config, run.models), "p_speech")
     return row
+
+
+def heldout(run: Run) -> dict[str, Any]:
+    """The held-out texts of a run as training takes them, by id."""
+    from salad.trainer.data import load_examples
+
+    return {e.id: e for e in load_examples(run.store.path("prepared/heldout"))}
 
 
 def right(answers: pa.Table, condition: str) -> list[int]:
@@ -198,20 +215,17 @@ def rounded(values: np.ndarray) -> list[float | None]:
 
 
 def evaluation_texts(bench: Bench) -> dict[str, Any]:
-    """Ids and domains of what every row's lists go by."""
+    """Ids and domains of what every row's lists go by, and which questions Q on text gets right."""
     from salad.pipeline import shards
-    from salad.trainer.data import load_examples
 
     run = bench.evaluation
     facts = shards.read_columns(run.store.path("heldout"), ["id", "domain"])
     domain = dict(zip(facts["id"].to_pylist(), facts["domain"].to_pylist(), strict=True))
-    ids = [e.id for e in load_examples(run.store.path("prepared/heldout"))]
+    ids = list(heldout(run))
     (one,) = wanted(run)
     return {
-        "digest": digest("".join(ids).encode()),
         "ids": ids,
         "domain": [domain[i] for i in ids],
-        "voice": run.config.speech.heldout_voice.label if run.config.speech.heldout_voice else "",
         "q_text": right(pq.read_table(one.of(run).toplines / "answers.parquet"), "q_text"),
     }
 

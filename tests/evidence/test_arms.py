@@ -33,7 +33,7 @@ def bench(tmp_path: Path, fake_models: dict[str, str], monkeypatch: pytest.Monke
         tmp_path, fake_models, rounds=1, control=False, natural={"domains": ["recipes"], "seconds": 60},
         probe={"per_cluster": 3, "heldout": 2}, select={"budget": 60, "near": 1.0},
     )  # fmt: skip
-    return Bench(tmp_path / "bench", config, Sizes(passages=200, heard=40, each=8, items=4))
+    return Bench(tmp_path / "bench", config, Sizes(passages=200, heard=40, each=8, items=4), voice=None)
 
 
 def test_documents_that_measure_are_in_no_pool(bench: Bench, tmp_path: Path) -> None:
@@ -66,6 +66,7 @@ def test_arms_start_from_one_student_and_are_measured_once(
     texts = next(results.rows("evaluation"))
     assert all(len(row["students"][-1]["D"]) == len(texts["ids"]) for row in rows)
     assert set(texts["domain"]) == set(DOMAINS)
+    assert all(row["students"][-1]["D_taught"] == row["students"][-1]["D"] for row in rows), "here both voices are one"
     assert all(row["wall"]["training"] > 0 for row in rows)
 
     capsys.readouterr()
@@ -99,6 +100,6 @@ def test_a_curve_goes_on_where_it_was_stopped(bench: Bench, tmp_path: Path, monk
     assert [(row["alpha"], row["steps"]) for row in rows] == [(1.0, 2), (1.0, 4), (0.0, 2), (0.0, 4), (1.0, 6), (0.0, 6)]
     assert all(any(f > 1e-6 for f in row["F"]) for row in rows), "an LM that trains has not moved"
 
-    stage_one.measure_curves(Bench(tmp_path / "elsewhere", bench.config, bench.sizes), again)
+    stage_one.measure_curves(Bench(tmp_path / "elsewhere", bench.config, bench.sizes, None), again)
     alike = {(row["alpha"], row["steps"]): row["M"] for row in again.rows("stage-one")}
     assert alike == {(row["alpha"], row["steps"]): row["M"] for row in rows}, "stopping changed a curve"
