@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from evidence.arms import Arm
 
@@ -39,25 +40,29 @@ def rounds() -> Iterator[Arm]:
         yield from (Arm(ABLATED, strategy, FULL, seed, 4, steps) for strategy in (DEFAULT, "uniform"))
 
 
+CHANGES: tuple[tuple[str, Any], ...] = (
+    ("select.gamma", 1.0),
+    ("select.gamma", 2.5),
+    ("select.gamma", 10.0),
+    ("select.target_ess", 4.0),
+    ("score.estimate", "shrunk"),
+    ("score.estimate", "plain"),
+    ("train.teacher", "cached"),
+    ("models.asr", "openai/whisper-tiny.en"),
+    ("cluster.k", 6),
+    ("cluster.k", 96),
+    ("probe.per_cluster", 2),
+    ("probe.per_cluster", 20),
+)
+BEFORE_ROUNDS = ("cluster.k", "probe.per_cluster")  # other probes, so other texts for Stage I, and another student
+
+
 def ablations() -> Iterator[Arm]:
-    """One thing changed at a time in the default."""
-    changes: list[tuple[str, object]] = [
-        ("select.gamma", 1.0),
-        ("select.gamma", 2.5),
-        ("select.gamma", 10.0),
-        ("select.target_ess", 4.0),
-        ("cluster.k", 6),
-        ("cluster.k", 96),
-        ("probe.per_cluster", 2),
-        ("probe.per_cluster", 20),
-        ("score.estimate", "shrunk"),
-        ("score.estimate", "plain"),
-        ("models.asr", "openai/whisper-tiny.en"),
-        ("train.teacher", "cached"),
-    ]
+    """One thing changed at a time in the default; where Stage I is then another, uniform beside it."""
     for seed in SEEDS:
-        for change in changes:
-            yield Arm(ABLATED, DEFAULT, FULL // 2, seed, 1, (change,))
+        for key, value in CHANGES:
+            for strategy in (DEFAULT, "uniform") if key in BEFORE_ROUNDS else (DEFAULT,):
+                yield Arm(ABLATED, strategy, FULL // 2, seed, 1, ((key, value),))
 
 
 PARTS = {"selection": selection, "rounds": rounds, "ablations": ablations}

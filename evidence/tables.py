@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evidence.analysis import Estimate, by_domains, crossed, reaches
-from evidence.parts import ABLATED, BUDGETS, DEFAULT, FULL, OTHERS, POOLS, STRATEGIES
+from evidence.parts import ABLATED, BUDGETS, CHANGES, DEFAULT, FULL, OTHERS, POOLS, STRATEGIES
 from evidence.results import Results
 from evidence.texts import COVERED, DOMAINS
 
@@ -24,9 +24,9 @@ class Group:
     label: str
     rows: dict[tuple[str, int], dict[str, Any]]  # by Stage I student and seed
 
-    def d(self, keys: Sequence[tuple[str, int]]) -> np.ndarray:
-        """(runs, texts)."""
-        return np.array([self.rows[key]["students"][-1]["D"] for key in keys], float)
+    def d(self, keys: Sequence[tuple[str, int]], voice: str = "D") -> np.ndarray:
+        """(runs, texts). voice: "D" for the held-out one, "D_taught" for the one that teaches; NaN for a text not said."""
+        return np.array([self.rows[key]["students"][-1][voice] for key in keys], float)
 
     @property
     def keys(self) -> list[tuple[str, int]]:
@@ -72,15 +72,17 @@ class Evidence:
         }
         return Group(selector or "Stage I data only", found)
 
-    def mean(self, group: Group, weights: dict[str, float]) -> Estimate:
-        return crossed(by_domains(group.d(group.keys), self.domain, weights))
+    def mean(self, group: Group, weights: dict[str, float], voice: str = "D") -> Estimate:
+        return self._weighed(group.d(group.keys, voice), weights)
 
-    def difference(self, group: Group, other: Group, weights: dict[str, float]) -> Estimate | None:
+    def difference(self, group: Group, other: Group, weights: dict[str, float], voice: str = "D") -> Estimate | None:
         """group − other, over the runs that both have; None where they share none."""
         keys = [key for key in group.keys if key in other.rows]
-        if not keys:
-            return None
-        return crossed(by_domains(group.d(keys) - other.d(keys), self.domain, weights))
+        return self._weighed(group.d(keys, voice) - other.d(keys, voice), weights) if keys else None
+
+    def _weighed(self, values: np.ndarray, weights: dict[str, float]) -> Estimate:
+        said = np.isfinite(values).all(0)
+        return crossed(by_domains(values[:, said], self.domain[said], weights))
 
 
 def even() -> dict[str, float]:
@@ -106,17 +108,18 @@ def selection(found: Evidence) -> str:
     rows = []
     for covered in POOLS:
         uniform = found.group(covered, "uniform")
-        for selector in (*STRATEGIES, *OTHERS):
-            group = found.group(covered, selector)
+        measures = [(even(), "D"), (p_web(covered), "D"), (even(), "D_taught")]
+        for group in (found.group(covered, selector) for selector in (*STRATEGIES, *OTHERS)):
             if not group.rows:
                 continue
-            columns = [even(), p_web(covered), only(COVERED), only(*UNCOVERED)]
-            shown = [f"{found.mean(group, weights).mean:.3f}" for weights in columns]
-            less = [] if selector == "uniform" else [found.difference(group, uniform, w) for w in (even(), p_web(covered))]
-            told = [signed(one) for one in less] or ["–", "–"]
-            share = np.mean([_uncovered_share(row) for row in group.rows.values()]) if selector else None
-            spoken = "–" if share is None else f"{share:.0%}"
-            rows.append([f"{covered} %", group.label, str(len(group.rows)), f"{group.seconds:,.0f}", spoken, *shown, *told])
+            spoken = [_uncovered_share(row) for row in group.rows.values() if row["selector"]]
+            row = [f"{covered} %", group.label, str(len(group.rows)), f"{group.seconds:,.0f}"]
+            row.append(f"{np.mean(spoken):.0%}" if spoken else "–")
+            for weights, voice in measures:
+                row.append(f"{found.mean(group, weights, voice).mean:.3f}")
+                row.append("–" if group.label == uniform.label else signed(found.difference(group, uniform, weights, voice)))
+            rows.append(row)
+    less = "− uniform"
     head = [
         "covered",
         "arm",
@@ -124,11 +127,11 @@ def selection(found: Evidence) -> str:
         "speech s",
         "uncovered",
         "D even",
+        less,
         "D P_web",
-        f"D {COVERED}",
-        "D others",
-        "even − uniform",
-        "P_web − uniform",
+        less,
+        "D even, voice that teaches",
+        less,
     ]
     return markdown(head, rows)
 
@@ -194,26 +197,19 @@ def rounds(found: Evidence) -> str:
 
 def ablations(found: Evidence) -> str:
     """One thing changed in the default, at half the full budget."""
-    base = found.group(ABLATED, DEFAULT, FULL // 2)
-    changed = {str(row["changes"]): row["changes"] for row in found.arms if row["changes"] and row["rounds"] == 1}
+    default, uniform = (found.group(ABLATED, strategy, FULL // 2) for strategy in (DEFAULT, "uniform"))
     rows = []
-    for changes in changed.values():
+    for changes in ({}, *({key: value} for key, value in CHANGES)):
         group = found.group(ABLATED, DEFAULT, FULL // 2, changes=changes)
-        difference = found.difference(group, base, even())
-        if difference:
-            what = ", ".join(f"`{key}: {value}`" for key, value in changes.items())
-            ess = np.mean([_uncovered_share(row) for row in group.rows.values()])
-            rows.append(
-                [
-                    what,
-                    str(len(group.rows)),
-                    f"{ess:.0%}",
-                    f"{found.mean(group, even()).mean:.3f}",
-                    signed(difference),
-                    difference.verdict,
-                ]
-            )
-    return markdown(["changed", "runs", "uncovered", "D even", "− default", "so D is"], rows)
+        if not group.rows:
+            continue
+        by_chance = found.group(ABLATED, "uniform", FULL // 2, changes=changes)
+        what = ", ".join(f"`{key}: {value}`" for key, value in changes.items()) or "nothing"
+        share = np.mean([_uncovered_share(row) for row in group.rows.values()])
+        less = signed(found.difference(group, default, even())) if changes else "–"
+        beaten = signed(found.difference(group, by_chance if by_chance.rows else uniform, even()))
+        rows.append([what, str(len(group.rows)), f"{share:.0%}", f"{found.mean(group, even()).mean:.3f}", less, beaten])
+    return markdown(["changed", "runs", "uncovered", "D even", "− default", "− uniform"], rows)
 
 
 def cost(found: Evidence) -> str:
