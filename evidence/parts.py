@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from evidence.arms import Arm
@@ -11,33 +12,57 @@ POOLS = (80, 50, 20)  # per cent of the pool that Stage I covers
 SEEDS = (1, 2, 3)
 FULL = 1600  # seconds of speech: 40 % of what Stage I heard
 BUDGETS = (FULL // 4, FULL // 2, FULL)
-DEFAULT = "importance-diverse"
-STRATEGIES = (None, "uniform", "importance", DEFAULT)
-OTHERS = ("uncertainty", "facility-location")  # the two best others of `salad simulate` in one round (docs/log.md)
-ABLATED = 80  # the pool of the ablations, of the rounds and of the budgets: where choosing matters most
+ABLATED = 80  # the pool of the budgets, the rounds and the ablations: where choosing has most to gain
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What chooses: a selector, and what of the configuration goes with it. selector None: nothing is chosen or spoken."""
+
+    label: str
+    selector: str | None
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    def arm(self, pool: int, budget: int, seed: int, rounds: int = 1, changes: tuple[tuple[str, Any], ...] = ()) -> Arm:
+        return Arm(pool, self.selector, budget, seed, rounds, (*self.changes, *changes))
+
+
+NONE = Strategy("Stage I data only", None)
+UNIFORM = Strategy("uniform", "uniform")
+IMPORTANCE = Strategy("importance", "importance")
+AS_IT_IS = Strategy("importance-diverse", "importance-diverse")  # D(c) of texts as they are laid out
+CONTENT = Strategy("importance-diverse, content", "importance-diverse", (("score.estimate", "content"),))
+MAIN = (NONE, UNIFORM, IMPORTANCE, AS_IT_IS, CONTENT)
+DEFAULT = CONTENT
+OTHERS = (  # the two best others of `salad simulate` in one round (docs/log.md)
+    Strategy("uncertainty", "uncertainty"),
+    Strategy("facility-location", "facility-location"),
+)
 
 
 def selection() -> Iterator[Arm]:
-    """Every strategy at the full budget, pool by pool, seed by seed; then smaller budgets, where choosing matters most."""
+    """Every strategy at the full budget, pool by pool, seed by seed; then smaller budgets, first where most can be gained."""
     for pool in POOLS:
         for seed in SEEDS:
-            yield from (Arm(pool, strategy, FULL, seed) for strategy in STRATEGIES)
+            yield from (strategy.arm(pool, FULL, seed) for strategy in MAIN)
     for budget in BUDGETS[:-1]:
         for seed in SEEDS:
-            yield from (Arm(ABLATED, strategy, budget, seed) for strategy in ("uniform", DEFAULT))
+            yield from (strategy.arm(ABLATED, budget, seed) for strategy in (UNIFORM, DEFAULT))
     for seed in SEEDS:
-        yield from (Arm(ABLATED, strategy, FULL, seed) for strategy in OTHERS)
+        yield from (strategy.arm(ABLATED, FULL, seed) for strategy in OTHERS)
     for pool in POOLS:
         for budget in BUDGETS[:-1]:
             for seed in SEEDS:
-                yield from (Arm(pool, strategy, budget, seed) for strategy in STRATEGIES[1:])
+                yield from (strategy.arm(pool, budget, seed) for strategy in (UNIFORM, DEFAULT))
+
+
+QUARTER = (("train.round_steps", 25),)
 
 
 def rounds() -> Iterator[Arm]:
     """One big selection against four rounds of a quarter, of as many stable steps in all."""
-    steps = (("train.round_steps", 25),)
     for seed in SEEDS:
-        yield from (Arm(ABLATED, strategy, FULL, seed, 4, steps) for strategy in (DEFAULT, "uniform"))
+        yield from (strategy.arm(ABLATED, FULL, seed, 4, QUARTER) for strategy in (DEFAULT, UNIFORM))
 
 
 CHANGES: tuple[tuple[str, Any], ...] = (
@@ -45,6 +70,7 @@ CHANGES: tuple[tuple[str, Any], ...] = (
     ("select.gamma", 2.5),
     ("select.gamma", 10.0),
     ("select.target_ess", 4.0),
+    ("score.estimate", "surrogate"),
     ("score.estimate", "shrunk"),
     ("score.estimate", "plain"),
     ("train.teacher", "cached"),
@@ -57,12 +83,19 @@ CHANGES: tuple[tuple[str, Any], ...] = (
 BEFORE_ROUNDS = ("cluster.k", "probe.per_cluster")  # other probes, so other texts for Stage I, and another student
 
 
+def ablated(key: str, value: Any) -> Strategy:
+    """The default with one thing changed."""
+    kept = tuple((k, v) for k, v in DEFAULT.changes if k != key)
+    return Strategy(f"`{key}: {value}`", DEFAULT.selector, (*kept, (key, value)))
+
+
 def ablations() -> Iterator[Arm]:
     """One thing changed at a time in the default; where Stage I is then another, uniform beside it."""
     for seed in SEEDS:
         for key, value in CHANGES:
-            for strategy in (DEFAULT, "uniform") if key in BEFORE_ROUNDS else (DEFAULT,):
-                yield Arm(ABLATED, strategy, FULL // 2, seed, 1, ((key, value),))
+            yield ablated(key, value).arm(ABLATED, FULL // 2, seed)
+            if key in BEFORE_ROUNDS:
+                yield UNIFORM.arm(ABLATED, FULL // 2, seed, changes=((key, value),))
 
 
 PARTS = {"selection": selection, "rounds": rounds, "ablations": ablations}

@@ -11,11 +11,11 @@ import numpy as np
 
 from evidence.analysis import Estimate
 from evidence.curves import curves, fit
-from evidence.parts import BUDGETS, DEFAULT, POOLS
+from evidence.parts import AS_IT_IS, BUDGETS, CONTENT, DEFAULT, IMPORTANCE, NONE, POOLS, UNIFORM
 from evidence.tables import UNCOVERED, Evidence, even
 from evidence.texts import COVERED
 
-COLOUR = {None: "#888888", "uniform": "#4477aa", "importance": "#ccbb44", DEFAULT: "#cc3311"}
+COLOUR = {NONE: "#888888", UNIFORM: "#4477aa", IMPORTANCE: "#ccbb44", AS_IT_IS: "#ee8866", CONTENT: "#cc3311"}
 ALPHA = {1.0: "#cc3311", 0.5: "#ccbb44", 0.0: "#4477aa"}
 
 
@@ -38,13 +38,15 @@ def figure(path: Path, columns: int, width: float = 3.4, height: float = 3.2) ->
 def against_uniform(found: Evidence, folder: Path) -> None:
     """The one that matters: the difference to uniform at equal budget, by how much of the pool Stage I covers."""
     with figure(folder / "evidence-against-uniform.svg", 1, 5.4, 3.0) as (axis,):
-        shown = [s for s in ("importance", DEFAULT) if any(found.group(p, s).rows for p in POOLS)]
-        for j, selector in enumerate(shown):
+        shown = [s for s in (IMPORTANCE, AS_IT_IS, CONTENT) if any(found.group(p, s).rows for p in POOLS)]
+        told = set()
+        for j, strategy in enumerate(shown):
             for i, covered in enumerate(sorted(POOLS)):
-                one = found.difference(found.group(covered, selector), found.group(covered, "uniform"), even())
+                one = found.difference(found.group(covered, strategy), found.group(covered, UNIFORM), even())
                 if one:
                     x = i + 0.14 * (j - (len(shown) - 1) / 2)
-                    draw(axis, x, one, COLOUR[selector], selector if i == 0 else None)
+                    draw(axis, x, one, COLOUR[strategy], strategy.label if strategy not in told else None)
+                    told.add(strategy)
         axis.axhline(0, color="#555555", lw=0.8)
         axis.set_xticks(range(len(POOLS)), [f"{p} %" for p in sorted(POOLS)])
         axis.set_xlabel("of the pool is of the domain that Stage I heard")
@@ -61,16 +63,16 @@ def by_budget(found: Evidence, folder: Path) -> None:
     """D by seconds of speech, pool by pool."""
     with figure(folder / "evidence-budgets.svg", len(POOLS)) as axes:
         for axis, covered in zip(axes, POOLS, strict=True):
-            none = found.group(covered, None)
+            none = found.group(covered, NONE)
             if none.rows:
-                axis.axhline(found.mean(none, even()).mean, color=COLOUR[None], ls="--", lw=1, label="Stage I data only")
-            for selector in ("uniform", "importance", DEFAULT):
-                groups = [found.group(covered, selector, budget) for budget in BUDGETS]
+                axis.axhline(found.mean(none, even()).mean, color=COLOUR[NONE], ls="--", lw=1, label=NONE.label)
+            for strategy in (UNIFORM, DEFAULT):
+                groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
                 groups = [group for group in groups if group.rows]
                 if groups:
                     d = [found.mean(group, even()).mean for group in groups]
                     seconds = [group.seconds for group in groups]
-                    axis.plot(seconds, d, "o-", ms=4, color=COLOUR[selector], label=selector)
+                    axis.plot(seconds, d, "o-", ms=4, color=COLOUR[strategy], label=strategy.label)
             axis.set_xscale("log", base=2)
             axis.set_xticks(BUDGETS, [f"{b:,}" for b in BUDGETS])
             axis.minorticks_off()

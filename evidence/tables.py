@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from evidence.analysis import Estimate, by_domains, crossed, reaches
-from evidence.parts import ABLATED, BUDGETS, CHANGES, DEFAULT, FULL, OTHERS, POOLS, STRATEGIES
+from evidence.arms import Arm
+from evidence.parts import ABLATED, BUDGETS, CHANGES, DEFAULT, FULL, MAIN, OTHERS, POOLS, QUARTER, UNIFORM, Strategy, ablated
 from evidence.results import Results
 from evidence.texts import COVERED, DOMAINS
 
@@ -38,6 +39,12 @@ class Group:
         return float(np.mean([row["spent"]["seconds"] for row in self.rows.values()]))
 
 
+def arm_of(row: dict[str, Any]) -> Arm:
+    """The arm that a row measured."""
+    changes = tuple(row["changes"].items())
+    return Arm(row["covered"], row["selector"], row["budget"], row["seed"], row["rounds"], changes)
+
+
 class Evidence:
     """All rows, and what is asked of them."""
 
@@ -62,15 +69,11 @@ class Evidence:
         return {row["stage_one"]: row for row in self.results.rows("stage_one_students")}
 
     def group(
-        self, covered: int, selector: str | None, budget: int = FULL, rounds: int = 1, changes: dict[str, Any] | None = None
+        self, pool: int, strategy: Strategy, budget: int = FULL, rounds: int = 1, changes: tuple[tuple[str, Any], ...] = ()
     ) -> Group:
-        wanted = (covered, selector, budget, rounds, changes or {})
-        found = {
-            (row["stage_one"], row["seed"]): row
-            for row in self.arms
-            if (row["covered"], row["selector"], row["budget"], row["rounds"], row["changes"]) == wanted
-        }
-        return Group(selector or "Stage I data only", found)
+        wanted = strategy.arm(pool, budget, 0, rounds, changes)
+        found = {(row["stage_one"], row["seed"]): row for row in self.arms if arm_of(row) == replace(wanted, seed=row["seed"])}
+        return Group(strategy.label, found)
 
     def mean(self, group: Group, weights: dict[str, float], voice: str = "D") -> Estimate:
         return self._weighed(group.d(group.keys, voice), weights)
@@ -107,9 +110,9 @@ def selection(found: Evidence) -> str:
     """D of every arm at the full budget, pool by pool, and its difference to uniform."""
     rows = []
     for covered in POOLS:
-        uniform = found.group(covered, "uniform")
+        uniform = found.group(covered, UNIFORM)
         measures = [(even(), "D"), (p_web(covered), "D"), (even(), "D_taught")]
-        for group in (found.group(covered, selector) for selector in (*STRATEGIES, *OTHERS)):
+        for group in (found.group(covered, strategy) for strategy in (*MAIN, *OTHERS)):
             if not group.rows:
                 continue
             spoken = [_uncovered_share(row) for row in group.rows.values() if row["selector"]]
@@ -145,13 +148,13 @@ def by_domain(found: Evidence) -> str:
     """D in every domain at the full budget: what the covered one pays."""
     rows = []
     for covered in POOLS:
-        uniform = found.group(covered, "uniform")
-        for selector in (*STRATEGIES, *OTHERS):
-            group = found.group(covered, selector)
+        uniform = found.group(covered, UNIFORM)
+        for strategy in (*MAIN, *OTHERS):
+            group = found.group(covered, strategy)
             if not group.rows:
                 continue
             shown = [f"{found.mean(group, only(d)).mean:.2f}" for d in DOMAINS]
-            if selector != "uniform" and uniform.rows:
+            if strategy != UNIFORM and uniform.rows:
                 shown = [
                     f"{s} ({signed(found.difference(group, uniform, only(d)))})" for s, d in zip(shown, DOMAINS, strict=True)
                 ]
@@ -163,22 +166,21 @@ def budgets(found: Evidence) -> str:
     """D (every domain alike) by seconds of speech, and the seconds at which an arm is as good as uniform with all of them."""
     rows = []
     for covered in POOLS:
-        target = found.group(covered, "uniform")
-        for selector in STRATEGIES[1:]:
-            groups = [found.group(covered, selector, budget) for budget in BUDGETS]
+        target = found.group(covered, UNIFORM)
+        for strategy in (UNIFORM, DEFAULT):
+            groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
             if not all(group.rows for group in groups):
                 continue
-            at = reach(found, covered, str(selector))
-            d = [found.mean(group, even()) for group in groups]
+            at = reach(found, covered, strategy)
             share = f"{at / target.seconds:.0%}" if at else "not at any"
-            rows.append([f"{covered} %", str(selector), *(interval(one) for one in d), share])
+            rows.append([f"{covered} %", strategy.label, *(interval(found.mean(group, even())) for group in groups), share])
     return markdown(["covered", "arm", *(f"{b:,} s" for b in BUDGETS), "needs, of uniform's seconds"], rows)
 
 
-def reach(found: Evidence, covered: int, selector: str) -> float | None:
+def reach(found: Evidence, covered: int, strategy: Strategy) -> float | None:
     """Seconds of speech at which a strategy's D, every domain alike, is that of uniform with its full budget."""
-    groups = [found.group(covered, selector, budget) for budget in BUDGETS]
-    target = found.mean(found.group(covered, "uniform"), even()).mean
+    groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
+    target = found.mean(found.group(covered, UNIFORM), even()).mean
     d = np.array([found.mean(group, even()).mean for group in groups])
     return reaches(np.array([group.seconds for group in groups]), d, target)
 
@@ -186,28 +188,27 @@ def reach(found: Evidence, covered: int, selector: str) -> float | None:
 def rounds(found: Evidence) -> str:
     """One selection of the whole budget against four of a quarter."""
     rows = []
-    for selector in ("uniform", DEFAULT):
-        one = found.group(ABLATED, selector)
-        four = found.group(ABLATED, selector, rounds=4, changes={"train.round_steps": 25})
+    for strategy in (UNIFORM, DEFAULT):
+        one, four = found.group(ABLATED, strategy), found.group(ABLATED, strategy, rounds=4, changes=QUARTER)
         if one.rows and four.rows:
             d = [interval(found.mean(group, even())) for group in (one, four)]
-            rows.append([selector, *d, signed(found.difference(four, one, even()))])
+            rows.append([strategy.label, *d, signed(found.difference(four, one, even()))])
     return markdown(["arm", "one round", "four rounds of a quarter", "four − one"], rows)
 
 
 def ablations(found: Evidence) -> str:
     """One thing changed in the default, at half the full budget."""
-    default, uniform = (found.group(ABLATED, strategy, FULL // 2) for strategy in (DEFAULT, "uniform"))
+    default, uniform = (found.group(ABLATED, strategy, FULL // 2) for strategy in (DEFAULT, UNIFORM))
     rows = []
-    for changes in ({}, *({key: value} for key, value in CHANGES)):
-        group = found.group(ABLATED, DEFAULT, FULL // 2, changes=changes)
+    for strategy in (DEFAULT, *(ablated(key, value) for key, value in CHANGES)):
+        group = found.group(ABLATED, strategy, FULL // 2)
         if not group.rows:
             continue
-        by_chance = found.group(ABLATED, "uniform", FULL // 2, changes=changes)
-        what = ", ".join(f"`{key}: {value}`" for key, value in changes.items()) or "nothing"
+        by_chance = found.group(ABLATED, UNIFORM, FULL // 2, changes=strategy.changes[-1:])
         share = np.mean([_uncovered_share(row) for row in group.rows.values()])
-        less = signed(found.difference(group, default, even())) if changes else "–"
+        less = "–" if strategy == DEFAULT else signed(found.difference(group, default, even()))
         beaten = signed(found.difference(group, by_chance if by_chance.rows else uniform, even()))
+        what = "nothing" if strategy == DEFAULT else strategy.label
         rows.append([what, str(len(group.rows)), f"{share:.0%}", f"{found.mean(group, even()).mean:.3f}", less, beaten])
     return markdown(["changed", "runs", "uncovered", "D even", "− default", "− uniform"], rows)
 
@@ -216,8 +217,8 @@ def cost(found: Evidence) -> str:
     """Wall seconds of each kind of work, and of all of it for each 0.1 nats below Stage I."""
     rows = []
     for covered in POOLS:
-        for selector in STRATEGIES:
-            group = found.group(covered, selector)
+        for strategy in MAIN:
+            group = found.group(covered, strategy)
             if not group.rows:
                 continue
             wall = {kind: float(np.mean([row["wall"][kind] for row in group.rows.values()])) for kind in KINDS}
@@ -236,15 +237,15 @@ def choosing(found: Evidence) -> str:
     q = float(np.mean(found.texts["q_text"]))
     rows = []
     for covered in POOLS:
-        uniform = found.group(covered, "uniform")
-        for selector in STRATEGIES:
-            group = found.group(covered, selector)
+        uniform = found.group(covered, UNIFORM)
+        for strategy in MAIN:
+            group = found.group(covered, strategy)
             if not group.rows:
                 continue
             right = _right(group, group.keys)
             keys = [key for key in group.keys if key in uniform.rows]
             less = (
-                "–" if selector == "uniform" or not keys else signed(crossed(_right(group, keys) - _right(uniform, keys)), 1, 100)
+                "–" if strategy == UNIFORM or not keys else signed(crossed(_right(group, keys) - _right(uniform, keys)), 1, 100)
             )
             mean = crossed(right)
             rows.append([f"{covered} %", group.label, f"{mean.mean:.1%}", f"{100 * (q - mean.mean):.1f}", less])
@@ -272,7 +273,7 @@ def headline(found: Evidence) -> str:
     """The README's sentences: the default against uniform at equal budget."""
     lines = []
     for covered in POOLS:
-        group, uniform = found.group(covered, DEFAULT), found.group(covered, "uniform")
+        group, uniform = found.group(covered, DEFAULT), found.group(covered, UNIFORM)
         one = found.difference(group, uniform, even())
         if one:
             before = found.mean(uniform, even()).mean

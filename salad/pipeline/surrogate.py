@@ -120,14 +120,17 @@ def at_average_layout(surrogate: Surrogate, texts: Features, expected: np.ndarra
     return np.asarray(expected * np.exp(-(texts.layout @ slopes)), np.float32)
 
 
-def cluster_errors(surrogate: Surrogate, texts: Features, k: int, seed: int = 0) -> np.ndarray:
+def cluster_errors(surrogate: Surrogate, texts: Features, k: int, seed: int = 0, content: bool = False) -> np.ndarray:
     """(K,) posterior standard deviation of log D(c), D(c) being the mean of its texts' expected D.
 
-    Texts of a cluster err together, so their covariance counts: it is taken from `SAMPLE` of them.
+    Texts of a cluster err together, so their covariance counts: it is taken from `SAMPLE` of them. content: of D(c) at the
+    average layout, where the layout's own uncertainty counts for nothing.
     """
     s = surrogate
     rng = np.random.default_rng(seed)
-    found = np.full(k, np.sqrt(s.scales[:2].sum() + s.scales[3]))
+    if content:
+        texts = replace(texts, layout=np.zeros_like(texts.layout))  # the average
+    found = np.full(k, np.sqrt((0 if content else s.scales[0]) + s.scales[1] + s.scales[3]))
     for c in range(k):
         members = np.flatnonzero(texts.cluster == c)
         if len(members) == 0:
@@ -145,7 +148,7 @@ def estimate(
 ) -> tuple[Estimates, np.ndarray, Surrogate]:
     """What the probes (pool rows, signal in nats) say of every cluster and, (N, 2), of every text.
 
-    how: "surrogate", "shrunk" or "plain" says where `shrunk` and its error come from (`score.estimate`).
+    how: "content", "surrogate", "shrunk" or "plain" says where `shrunk` and its error come from (`score.estimate`).
     """
     cluster = texts.cluster[rows]
     fitted = fit(texts.take(rows), signal, seed)
@@ -159,10 +162,12 @@ def estimate(
         even = cluster_estimates(adjusted(signal, cluster, read[rows], read, texts.cluster), cluster, k, seed, draws=0)
         found = replace(found, shrunk=even.shrunk, shrunk_log_sd=even.shrunk_log_sd, text_log_var=even.text_log_var)
     else:
+        content = how == "content"
+        expected = at_average_layout(fitted, texts, predicted[:, 0]) if content else predicted[:, 0]
         found = replace(
             found,
-            shrunk=means(predicted[:, 0], texts.cluster, k, empty=float(signal.mean())),
-            shrunk_log_sd=cluster_errors(fitted, texts, k, seed),
+            shrunk=means(expected, texts.cluster, k, empty=float(signal.mean())),
+            shrunk_log_sd=cluster_errors(fitted, texts, k, seed, content),
             text_log_var=np.full(k, fitted.text_log_var),
         )
     return found, predicted, fitted

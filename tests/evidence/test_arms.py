@@ -11,6 +11,7 @@ import pytest
 from evidence import stage_one
 from evidence.__main__ import run_arms
 from evidence.arms import Arm, Bench, Sizes
+from evidence.parts import IMPORTANCE, UNIFORM
 from evidence.results import Results
 from evidence.tables import Evidence, even
 from evidence.texts import DOMAINS, pool_sources, split_texts
@@ -75,9 +76,9 @@ def test_arms_start_from_one_student_and_are_measured_once(
     assert len(list(results.rows("arms"))) == len(arms)
 
     found = Evidence(results)
-    uniform = found.group(80, "uniform", 60)
+    uniform = found.group(80, UNIFORM, 60)
     assert sorted(seed for _, seed in uniform.keys) == [1, 2]
-    difference = found.difference(found.group(80, "importance", 60), uniform, even())
+    difference = found.difference(found.group(80, IMPORTANCE, 60), uniform, even())
     assert difference is not None
     assert difference.low is None, "one pair has no interval"
 

@@ -317,3 +317,30 @@ def test_at_the_average_layout_is_the_prediction_for_texts_of_that_layout() -> N
     found = at_average_layout(fitted, texts, predict(fitted, texts)[:, 0])
     np.testing.assert_allclose(found, predict(fitted, even)[:, 0], rtol=1e-5)
     assert not np.allclose(found, predict(fitted, texts)[:, 0], rtol=0.05)
+
+
+def test_content_is_what_clusters_differ_in_when_all_texts_are_laid_out_alike() -> None:
+    rng = np.random.default_rng(0)
+    n, k = 1200, 4
+    cluster = np.arange(n) % k
+    centres = np.eye(k, 8)
+    vectors = centres[cluster] + 0.05 * rng.normal(size=(n, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    read = np.where(cluster < 2, rng.integers(2, 6, n), rng.integers(20, 30, n))  # the first two have little to read
+    layout = layout_features(read + 10, np.full(n, 10))
+    log_d = 0.5 * (cluster % 2) - 0.4 * layout[:, 1] + 0.2 * rng.normal(size=n)  # every second one is harder
+    texts, rows = Features(layout, vectors, cluster), rng.permutation(n)[:240]
+    own, content = (surrogate.estimate(texts, rows, np.exp(log_d[rows]), how, k, 0)[0] for how in ("surrogate", "content"))
+    assert own.shrunk[0] > own.shrunk[3], "as they are, what is short to read comes before what is hard"
+    assert max(content.shrunk[[0, 2]]) < min(content.shrunk[[1, 3]])
+    np.testing.assert_allclose(np.log(content.shrunk[[1, 3]] / content.shrunk[[0, 2]]), 0.5, atol=0.2)
+    assert (content.shrunk_log_sd > 0).all()
+
+
+def test_the_error_of_content_is_that_of_its_texts_at_the_average_layout() -> None:
+    probes, texts = features(0, 20, k=2), features(1, 30, k=2)
+    fitted = fit(probes, np.exp(np.random.default_rng(2).normal(size=20)), scales=SCALES)
+    average = Features(np.zeros_like(texts.layout), texts.vectors, texts.cluster)
+    np.testing.assert_allclose(cluster_errors(fitted, texts, 2, content=True), cluster_errors(fitted, average, 2))
+    empty = cluster_errors(fitted, texts, 3, content=True)[2]
+    assert empty == pytest.approx((SCALES[1] + SCALES[3]) ** 0.5)
