@@ -16,7 +16,7 @@ from evidence.tables import Evidence
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs/evidence.md", ROOT / "README.md")
-BLOCK = re.compile(r"(<!-- evidence: ([a-z-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- evidence: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def blocks() -> dict[str, Callable[[Evidence], str]]:
@@ -39,7 +39,7 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
 def written(page: str, found: Evidence) -> str:
     """The page with every block as the rows give it. KeyError for a block that nothing makes."""
     made = blocks()
-    return BLOCK.sub(lambda block: f"{block[1]}{made[block[2]](found)}{block[3]}", page)
+    return BLOCK.sub(lambda block: f"{block[1]}{made[block[2]](found)}\n{block[4]}", page)
 
 
 def write(results: Results) -> Path:

@@ -135,7 +135,7 @@ class Score(Part):
     """How the divergence of each cluster is measured and estimated (docs/signal.md)."""
 
     signal: Literal["divergence", "misalignment", "excess"] = "divergence"  # what D(c) measures: D, M, or excess: D - F
-    estimate: Literal["content", "surrogate", "shrunk", "plain"] = "surrogate"  # of D(c) from few probes: docs/signal.md
+    estimate: Literal["content", "surrogate", "shrunk", "plain"] = "content"  # of D(c) from few probes: docs/signal.md
     flags: Flags = Flags()  # when a cluster leaves P_target
 
 
