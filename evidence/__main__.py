@@ -13,6 +13,7 @@ the pages of this repository show.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from pathlib import Path
@@ -79,6 +80,7 @@ def run_arms(bench: Bench, results: Results, part: str, arms: list[Arm], limit: 
                 if arm.name not in measured(results):
                     results.add("arms", row_of(bench, results, arm, bench.arm(arm)))
             done, passed = done + 1, 0
+            gc.collect()  # a run and its stages refer to each other, and its models are half a gigabyte
         except RunInUse as e:
             print(f"   {e}", flush=True)
             passed += 1
