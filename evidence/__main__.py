@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evidence.arms import Arm, Bench, chosen, evaluation_texts, machine, measure_student, seconds, stage_one_digest, today
+from evidence.arms import Arm, Bench
+from evidence.measures import chosen, evaluation_texts, machine, measure_student, seconds, stage_one_digest, today
 from evidence.parts import PARTS
 from evidence.results import Results
 from salad.errors import RunInUse

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evidence import curves, plots, tables
 from evidence.results import PUBLISHED, Results
-from evidence.tables import Evidence
+from evidence.tables import NOTHING, Evidence
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs/evidence.md", ROOT / "README.md")
@@ -22,11 +22,11 @@ BLOCK = re.compile(r"(<!-- evidence: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DO
 def blocks() -> dict[str, Callable[[Evidence], str]]:
     """What can stand in a page, by name."""
     return {
-        "stage-one": curves.table,
+        "stage-one": lambda found: shown("D, M and F by steps", "stage-one", curves.table(found)),
         "fits": curves.fits,
         "selection": tables.selection,
         "by-domain": tables.by_domain,
-        "budgets": tables.budgets,
+        "budgets": lambda found: shown("D by seconds of speech", "budgets", tables.budgets(found)),
         "choosing": tables.choosing,
         "rounds": tables.rounds,
         "ablations": tables.ablations,
@@ -34,6 +34,11 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "machines": tables.machines,
         "headline": tables.headline,
     }
+
+
+def shown(what: str, plot: str, table: str) -> str:
+    """A plot and its table; the table alone where there is nothing to draw."""
+    return table if table == NOTHING else f"![{what}](figures/evidence-{plot}.svg)\n\n{table}"
 
 
 def written(page: str, found: Evidence) -> str:

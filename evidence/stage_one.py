@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from evidence.arms import Bench, machine, measure_student, today
+from evidence.arms import Bench
+from evidence.measures import machine, measure_student, today
 from evidence.results import Results
 from salad import artifact
 from salad.config import Config

@@ -15,6 +15,7 @@ from evidence.parts import ABLATED, BUDGETS, CHANGES, DEFAULT, FULL, MAIN, OTHER
 from evidence.results import Results
 from evidence.texts import COVERED, DOMAINS
 
+NOTHING = "Not measured yet."
 KINDS = ("scores", "selection", "speech", "features", "training")
 
 
@@ -281,7 +282,7 @@ def headline(found: Evidence) -> str:
                 f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
                 f"({one.verdict}; {len(group.rows)} runs each)"
             )
-    return "\n".join(lines) or "Not measured yet."
+    return "\n".join(lines) or NOTHING
 
 
 def interval(one: Estimate) -> str:
@@ -298,6 +299,6 @@ def signed(one: Estimate | None, digits: int = 3, times: float = 1.0) -> str:
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
-        return "Not measured yet."
+        return NOTHING
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

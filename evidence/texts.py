@@ -6,6 +6,7 @@ that is a hash too, so that the first thousand passages of a domain are of all i
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,11 +29,16 @@ def split_texts(folder: Path) -> Path:
         aside = [derive(SEED, "evaluation", text) % 10 == 0 for text in texts]
         for part, wanted in (("evaluation", True), ("pool", False)):
             kept = [text for text, is_aside in zip(texts, aside, strict=True) if is_aside is wanted]
-            path = folder / part / f"{domain}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table({"text": kept}), path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            write_whole(pa.table({"text": kept}), folder / part / f"{domain}.parquet")
     return folder
+
+
+def write_whole(table: pa.Table, path: Path) -> None:
+    """A reader sees the whole file or none; two writers of the same do no harm."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(table, partial)
+    partial.replace(path)
 
 
 def pool_sources(folder: Path, covered: int, passages: int, heard: int) -> list[dict[str, object]]:
