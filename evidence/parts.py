@@ -11,7 +11,7 @@ from evidence.arms import Arm
 POOLS = (80, 50, 20)  # per cent of the pool that Stage I covers
 SEEDS = (1, 2, 3)
 FULL = 1600  # seconds of speech: 40 % of what Stage I heard
-BUDGETS = (FULL // 4, FULL // 2, FULL)
+BUDGETS = (FULL // 16, FULL // 4, FULL)
 ABLATED = 80  # the pool of the budgets, the rounds and the ablations: where choosing has most to gain
 
 
@@ -93,9 +93,9 @@ def ablations() -> Iterator[Arm]:
     """One thing changed at a time in the default; where Stage I is then another, uniform beside it."""
     for seed in SEEDS:
         for key, value in CHANGES:
-            yield ablated(key, value).arm(ABLATED, FULL // 2, seed)
+            yield ablated(key, value).arm(ABLATED, FULL // 4, seed)
             if key in BEFORE_ROUNDS:
-                yield UNIFORM.arm(ABLATED, FULL // 2, seed, changes=((key, value),))
+                yield UNIFORM.arm(ABLATED, FULL // 4, seed, changes=((key, value),))
 
 
 PARTS = {"selection": selection, "rounds": rounds, "ablations": ablations}

@@ -198,14 +198,14 @@ def rounds(found: Evidence) -> str:
 
 
 def ablations(found: Evidence) -> str:
-    """One thing changed in the default, at half the full budget."""
-    default, uniform = (found.group(ABLATED, strategy, FULL // 2) for strategy in (DEFAULT, UNIFORM))
+    """One thing changed in the default, at a quarter of the full budget."""
+    default, uniform = (found.group(ABLATED, strategy, FULL // 4) for strategy in (DEFAULT, UNIFORM))
     rows = []
     for strategy in (DEFAULT, *(ablated(key, value) for key, value in CHANGES)):
-        group = found.group(ABLATED, strategy, FULL // 2)
+        group = found.group(ABLATED, strategy, FULL // 4)
         if not group.rows:
             continue
-        by_chance = found.group(ABLATED, UNIFORM, FULL // 2, changes=strategy.changes[-1:])
+        by_chance = found.group(ABLATED, UNIFORM, FULL // 4, changes=strategy.changes[-1:])
         share = np.mean([_uncovered_share(row) for row in group.rows.values()])
         less = "–" if strategy == DEFAULT else signed(found.difference(group, default, even()))
         beaten = signed(found.difference(group, by_chance if by_chance.rows else uniform, even()))
