@@ -27,6 +27,7 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "selection": tables.selection,
         "by-domain": tables.by_domain,
         "budgets": lambda found: shown("D by seconds of speech", "budgets", tables.budgets(found)),
+        "needs": tables.needs,
         "choosing": tables.choosing,
         "rounds": tables.rounds,
         "ablations": tables.ablations,

@@ -164,18 +164,32 @@ def by_domain(found: Evidence) -> str:
 
 
 def budgets(found: Evidence) -> str:
-    """D (every domain alike) by seconds of speech, and the seconds at which an arm is as good as uniform with all of them."""
+    """D (every domain alike) by seconds of speech, less uniform's with as many, and less uniform's with all of them."""
     rows = []
     for covered in POOLS:
-        target = found.group(covered, UNIFORM)
+        full = found.group(covered, UNIFORM)
         for strategy in (UNIFORM, DEFAULT):
             groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
             if not all(group.rows for group in groups):
                 continue
-            at = reach(found, covered, strategy)
-            share = f"{at / target.seconds:.0%}" if at else "not at any"
-            rows.append([f"{covered} %", strategy.label, *(interval(found.mean(group, even())) for group in groups), share])
-    return markdown(["covered", "arm", *(f"{b:,} s" for b in BUDGETS), "needs, of uniform's seconds"], rows)
+            for budget, group in zip(BUDGETS, groups, strict=True):
+                row = [f"{covered} %", strategy.label, f"{budget:,}", str(len(group.rows)), interval(found.mean(group, even()))]
+                for other in (found.group(covered, UNIFORM, budget), full):
+                    same = (strategy, group.rows) == (UNIFORM, other.rows)
+                    row.append("–" if same else signed(found.difference(group, other, even())))
+                rows.append(row)
+    return markdown(["covered", "arm", "speech s", "runs", "D even", "− uniform's", f"− uniform's with {FULL:,} s"], rows)
+
+
+def needs(found: Evidence) -> str:
+    """In a sentence a pool, the seconds at which the default is as good as uniform with its full budget."""
+    said = []
+    for covered in POOLS:
+        if all(found.group(covered, strategy, budget).rows for strategy in (UNIFORM, DEFAULT) for budget in BUDGETS):
+            share = {strategy: reach(found, covered, strategy) for strategy in (UNIFORM, DEFAULT)}
+            told = [f"{s.label} {f'{at:,.0f} s' if at else 'never'}" for s, at in share.items()]
+            said.append(f"{covered} % covered, seconds of speech for uniform's D with {FULL:,}: {', '.join(told)}.")
+    return "\n".join(said) or NOTHING
 
 
 def reach(found: Evidence, covered: int, strategy: Strategy) -> float | None:
