@@ -296,6 +296,15 @@ def headline(found: Evidence) -> str:
                 f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
                 f"({one.verdict}; {len(group.rows)} runs each)"
             )
+    quarter = found.group(ABLATED, DEFAULT, FULL // 4)
+    one = found.difference(quarter, found.group(ABLATED, UNIFORM), even())
+    if one:
+        lines.append(
+            f"- {ABLATED} %, choosing with {quarter.seconds:,.0f} s against chance with {FULL:,}: {signed(one)} ({one.verdict})"
+        )
+    weighed = found.difference(found.group(ABLATED, DEFAULT), found.group(ABLATED, UNIFORM), p_web(ABLATED))
+    if weighed:
+        lines.append(f"- {ABLATED} %, domains weighed as the pool weighs them: {signed(weighed)} ({weighed.verdict})")
     return "\n".join(lines) or NOTHING
 
 
