@@ -89,11 +89,11 @@ def run_arms(bench: Bench, results: Results, part: str, arms: list[Arm], limit: 
 
 def row_of(bench: Bench, results: Results, arm: Arm, run: Run) -> dict[str, Any]:
     """Everything that tables and plots want to know of an arm."""
-    base = bench.base(arm.covered, arm.changes)
     if not any(results.rows("evaluation")):
         results.add("evaluation", evaluation_texts(bench))
     origin = stage_one_digest(run)
     if origin not in {row["stage_one"] for row in results.rows("stage_one_students")}:
+        base = bench.base(arm.covered, arm.changes)
         of_base = measure_student(bench, base, base.store.path("stage-one/checkpoint/final"), whole=True)
         results.add("stage_one_students", {"stage_one": origin, "covered": arm.covered, **of_base})
     students = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -76,6 +76,13 @@ class Evidence:
         found = {(row["stage_one"], row["seed"]): row for row in self.arms if arm_of(row) == replace(wanted, seed=row["seed"])}
         return Group(strategy.label, found)
 
+    def measured(self, pool: int, strategies: Sequence[Strategy]) -> Iterator[tuple[Strategy, Group]]:
+        """Those that have rows at the full budget."""
+        for strategy in strategies:
+            group = self.group(pool, strategy)
+            if group.rows:
+                yield strategy, group
+
     def mean(self, group: Group, weights: dict[str, float], voice: str = "D") -> Estimate:
         return self._weighed(group.d(group.keys, voice), weights)
 
@@ -113,9 +120,7 @@ def selection(found: Evidence) -> str:
     for covered in POOLS:
         uniform = found.group(covered, UNIFORM)
         measures = [(even(), "D"), (p_web(covered), "D"), (even(), "D_taught")]
-        for group in (found.group(covered, strategy) for strategy in (*MAIN, *OTHERS)):
-            if not group.rows:
-                continue
+        for _, group in found.measured(covered, (*MAIN, *OTHERS)):
             spoken = [_uncovered_share(row) for row in group.rows.values() if row["selector"]]
             row = [f"{covered} %", group.label, str(len(group.rows)), f"{group.seconds:,.0f}"]
             row.append(f"{np.mean(spoken):.0%}" if spoken else "–")
@@ -150,10 +155,7 @@ def by_domain(found: Evidence) -> str:
     rows = []
     for covered in POOLS:
         uniform = found.group(covered, UNIFORM)
-        for strategy in (*MAIN, *OTHERS):
-            group = found.group(covered, strategy)
-            if not group.rows:
-                continue
+        for strategy, group in found.measured(covered, (*MAIN, *OTHERS)):
             shown = [f"{found.mean(group, only(d)).mean:.2f}" for d in DOMAINS]
             if strategy != UNIFORM and uniform.rows:
                 shown = [
@@ -232,10 +234,7 @@ def cost(found: Evidence) -> str:
     """Wall seconds of each kind of work, and of all of it for each 0.1 nats below Stage I."""
     rows = []
     for covered in POOLS:
-        for strategy in MAIN:
-            group = found.group(covered, strategy)
-            if not group.rows:
-                continue
+        for _, group in found.measured(covered, MAIN):
             wall = {kind: float(np.mean([row["wall"][kind] for row in group.rows.values()])) for kind in KINDS}
             before = np.array([found.students[key[0]]["D"] for key in group.keys], float)
             gain = -crossed(by_domains(group.d(group.keys) - before, found.domain, even())).mean
@@ -253,10 +252,7 @@ def choosing(found: Evidence) -> str:
     rows = []
     for covered in POOLS:
         uniform = found.group(covered, UNIFORM)
-        for strategy in MAIN:
-            group = found.group(covered, strategy)
-            if not group.rows:
-                continue
+        for strategy, group in found.measured(covered, MAIN):
             right = _right(group, group.keys)
             keys = [key for key in group.keys if key in uniform.rows]
             less = (
