@@ -34,7 +34,7 @@ SelectorName = Annotated[
 ]
 BudgetSeconds = Annotated[float | None, typer.Option("--budget", help="Seconds of synthetic speech a round.")]
 
-From = Annotated[
+FromRun = Annotated[
     str | None,
     typer.Option("--from", metavar="RUN", help="Take over from this run whatever would come out the same, such as Stage I."),
 ]
@@ -57,7 +57,7 @@ def run(
     selector: SelectorName = None,
     budget: BudgetSeconds = None,
     round_seed: RoundSeed = None,
-    from_: From = None,
+    from_run: FromRun = None,
 ) -> None:
     """Stage I, then every round; what is already done is not repeated.
 
@@ -73,7 +73,7 @@ def run(
     run_ = open_run(config, overrides)
     with run_.store.lock():
         run_.store.bind(run_.config)
-        _take_over(run_, from_, run_.stages)
+        _take_over(run_, from_run, run_.stages)
         announce(run_, run_.config, run_.stages)
         console.walk(run_, run_.stages)
     console.print_summary(run_)
@@ -88,7 +88,7 @@ def one_round(
     selector: SelectorName = None,
     budget: BudgetSeconds = None,
     round_seed: RoundSeed = None,
-    from_: From = None,
+    from_run: FromRun = None,
 ) -> None:
     """One round, and whatever before it is missing."""
     from salad import console
@@ -99,7 +99,7 @@ def one_round(
     run_ = open_run(config, overrides, at_least=number + 1)
     with run_.store.lock():
         run_.store.bind(run_.config)
-        _take_over(run_, from_, run_.round_stages(number))
+        _take_over(run_, from_run, run_.round_stages(number))
         announce(run_, run_.config.model_copy(update={"rounds": number + 1, "control": False}), run_.round_stages(number))
         console.walk(run_, run_.round_stages(number))
     console.print_summary(run_)
@@ -479,16 +479,13 @@ def serve(
     serve_deployments(limit)
 
 
-def _take_over(run_: Any, from_: str | None, stages: Any) -> None:
-    if from_ is None:
+def _take_over(run_: Any, from_run: str | None, stages: Any) -> None:
+    if from_run is None:
         return
     from salad import console
-    from salad.pipeline.stages import existing_run
+    from salad.pipeline.stages import take_over
 
-    donor = existing_run(from_).store
-    taken = run_.adopt(donor, stages)
-    said = f"{len(taken)} of {len(stages)} stages come out the same as in {donor}, and are taken over"
-    console.console.print(said, markup=False, soft_wrap=True)
+    console.console.print(take_over(run_, from_run, stages), markup=False, soft_wrap=True)
 
 
 def _load(config: Path, overrides: dict[str, Any]) -> Any:

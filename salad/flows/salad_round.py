@@ -21,6 +21,8 @@ def salad_round(
     round: Annotated[int, Field(ge=0)] = 0,
     selector: str | None = None,
     budget: Annotated[float, Field(gt=0)] | None = None,
+    round_seed: Annotated[int, Field(ge=0)] | None = None,
+    from_run: str | None = None,
 ) -> State[Any]:
     """One round of SALAD, and whatever before it is missing: score, select, synthesise, distil, measure.
 
@@ -30,13 +32,15 @@ def salad_round(
         round: Which round, from 0.
         selector: Strategy: a name from `salad strategies`, file.py:Class or package.module:Class.
         budget: Seconds of synthetic speech a round.
+        round_seed: Of what the rounds draw: repeat them from the same Stage I.
+        from_run: Folder or URL of another run: what would come out the same here, such as Stage I, is taken over from it.
     """
     from salad.pipeline.stages import open_run
 
     def one(run: "Run") -> "tuple[Run, str]":
         run.store.bind(run.config)
-        build(run, run.round_stages(round))
+        build(run, run.round_stages(round), from_run)
         return run, f"round {round}"
 
-    overrides = {"name": name, "select.selector": selector, "select.budget": budget}
+    overrides = {"name": name, "select.selector": selector, "select.budget": budget, "round_seed": round_seed}
     return carry_out(lambda: open_run(config, overrides, at_least=round + 1), one)

@@ -28,6 +28,8 @@ def salad(
     least_fall: Annotated[float, Field(ge=0)] = 0.0,
     selector: str | None = None,
     budget: Positive | None = None,
+    round_seed: Annotated[int, Field(ge=0)] | None = None,
+    from_run: str | None = None,
 ) -> State[Any]:
     """A whole run of SALAD: Stage I, and rounds until there is a reason to stop, which ends the flow run's message.
 
@@ -41,6 +43,8 @@ def salad(
         least_fall: … or that lies below this many nats.
         selector: Strategy: a name from `salad strategies`, file.py:Class or package.module:Class.
         budget: Seconds of synthetic speech a round.
+        round_seed: Of what the rounds draw: repeat them from the same Stage I.
+        from_run: Folder or URL of another run: what would come out the same here, such as Stage I, is taken over from it.
     """
     from salad.pipeline.stages import open_run
     from salad.pipeline.stopping import Limits, check
@@ -48,14 +52,15 @@ def salad(
     limits = Limits(max_rounds, total_budget, target_divergence, least_fall if plateau else None)
 
     def opened() -> "Run":
-        run = open_run(config, {"name": name, "select.selector": selector, "select.budget": budget})
+        overrides = {"name": name, "select.selector": selector, "select.budget": budget, "round_seed": round_seed}
+        run = open_run(config, overrides)
         check(limits, run.config.select.budget)
         return run
 
-    return carry_out(opened, lambda run: rounds_until(run, limits))
+    return carry_out(opened, lambda run: rounds_until(run, limits, from_run))
 
 
-def rounds_until(run: "Run", limits: "Limits") -> "tuple[Run, str]":
+def rounds_until(run: "Run", limits: "Limits", from_run: str | None = None) -> "tuple[Run, str]":
     """Build rounds until `why_stop` has a reason, then what follows the last; the run with as many rounds, and the reason.
 
     Rounds that the run has already are kept, whatever the limits: it is judged after the last of them.
@@ -72,12 +77,12 @@ def rounds_until(run: "Run", limits: "Limits") -> "tuple[Run, str]":
         run = run.with_rounds(rounds)
         run.store.bind(run.with_rounds(max(rounds, there)).config)
         stages = run.round_stages(rounds - 1)
-        build(run, stages[walked:])
+        build(run, stages[walked:], from_run)
         walked = len(stages)
         if rounds >= there:
             reason = why_stop(measured(run, rounds), limits, run.config.select.budget)
             get_run_logger().info("run %s, round %d: %s", run.config.name, rounds - 1, reason or "another round is worth it")
             if reason is None:
                 show_round(run.with_rounds(rounds + 1), rounds)
-    build(run, run.stages[walked:-1])  # the control; not the report, which is written in any case
+    build(run, run.stages[walked:-1], from_run)  # the control; not the report, which is written in any case
     return run, f"stopped after round {rounds - 1}: {reason}"

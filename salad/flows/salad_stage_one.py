@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 
 
 @flow(name="salad-stage-one", persist_result=False)
-def salad_stage_one(config: str = "configs/demo.yaml", name: str | None = None) -> State[Any]:
+def salad_stage_one(config: str = "configs/demo.yaml", name: str | None = None, from_run: str | None = None) -> State[Any]:
     """The pool, its clusters, probes and held-out texts, Stage I and its figures; rounds go on from there.
 
     Args:
         config: A YAML configuration, relative to the folder of `salad serve` or `prefect deploy`.
         name: Run name, in place of the configuration's.
+        from_run: Folder or URL of another run: what would come out the same here, such as Stage I, is taken over from it.
     """
     from salad.pipeline.stages import open_run
 
     def stage_one(run: "Run") -> "tuple[Run, str]":
         run.store.bind(run.config)
-        build(run, run.stages_until("stage-one/metrics"))
+        build(run, run.stages_until("stage-one/metrics"), from_run)
         return run, "Stage I"
 
     return carry_out(lambda: open_run(config, {"name": name}), stage_one)

@@ -63,8 +63,15 @@ def run_stage(config: str, run: str, stage: str) -> State[Any]:
     return Completed(message=how)
 
 
-def build(run: "Run", stages: "list[Stage]") -> None:
-    """A task a stage, in order. SaladError with the message of the first that failed."""
+def build(run: "Run", stages: "list[Stage]", from_run: str | None = None) -> None:
+    """A task a stage, in order. SaladError with the message of the first that failed.
+
+    from_run: folder or URL of another run; what would come out the same is taken over first.
+    """
+    if from_run is not None:
+        from salad.pipeline.stages import take_over
+
+        get_run_logger().info("run %s: %s", run.config.name, take_over(run, from_run, stages))
     config = run.config.model_dump_json()
     for stage in stages:
         state = run_stage(config, run.config.name, stage.name)

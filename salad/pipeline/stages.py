@@ -479,6 +479,13 @@ def existing_run(place: str) -> Run:
     return Run(config.model_copy(update={"runs_dir": runs_dir, "name": name}))
 
 
+def take_over(run: Run, place: str, stages: Sequence[Stage]) -> str:
+    """`Run.adopt` from the run at a local path or a URL; says how much came of it."""
+    donor = existing_run(place).store
+    taken = run.adopt(donor, stages)
+    return f"{len(taken)} of {len(stages)} stages come out the same as in {donor}, and are taken over"
+
+
 def _check_names(config: Config) -> None:
     """Names that would only be looked up after minutes of work: SaladError at once when one is wrong."""
     make_selector(config.select.selector, config.select.options)

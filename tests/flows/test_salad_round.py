@@ -36,6 +36,8 @@ def test_parameters_are_those_documented() -> None:
         "round": 0,
         "selector": None,
         "budget": None,
+        "round_seed": None,
+        "from_run": None,
     }
     assert all(p["description"] for p in parameters.values())
     assert parameters["round"]["minimum"] == 0
@@ -95,9 +97,31 @@ def test_one_task_a_stage_given_strings_alone(fake_config_path: Path, given: lis
 
 
 def test_overrides_reach_the_run(fake_config_path: Path, given: list[tuple[Any, ...]]) -> None:
-    salad_round.fn(config=str(fake_config_path), name="other", selector="uniform", budget=3.0)
+    salad_round.fn(config=str(fake_config_path), name="other", selector="uniform", budget=3.0, round_seed=5)
     config = run_of(given[0][0]).config
     assert (config.name, config.select.selector, config.select.budget) == ("other", "uniform", 3.0)
+    assert config.of_rounds.seed == 5
+
+
+@pytest.mark.parametrize("flow", [salad_round, salad_stage_one])
+def test_what_another_run_has_is_taken_over(
+    flow: Any,
+    fake_config_path: Path,
+    given: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    donor = open_run(fake_config_path, {"name": "donor"})
+    with donor.store.lock():
+        donor.store.bind(donor.config)
+        donor.execute(donor.stages[0], lambda *_: None)
+    monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("theirs"))
+    with caplog.at_level(logging.INFO):
+        state = flow.fn(config=str(fake_config_path), from_run=str(donor.config.run_dir))
+    assert state.is_completed()
+    assert open_run(fake_config_path, {}).store.manifest("pool").key == donor.store.manifest("pool").key
+    assert "run fake: 1 of " in caplog.text
+    assert flow.fn(config=str(fake_config_path), from_run="nowhere").is_failed()
 
 
 def test_models_are_loaded_once_a_process(fake_config_path: Path) -> None:

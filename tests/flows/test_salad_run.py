@@ -19,7 +19,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that were built; each published, with nothing in it."""
     names: list[str] = []
 
-    def build(run: Run, stages: list[Stage]) -> None:
+    def build(run: Run, stages: list[Stage], from_run: str | None) -> None:
+        assert from_run is None
         for stage in stages:
             names.append(stage.name)
             run.store.publish(stage.name, Manifest(stage.name, "key", {}, {}, "1", 0, 0.0), lambda out: {})
