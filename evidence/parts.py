@@ -34,10 +34,8 @@ AS_IT_IS = Strategy("importance-diverse", "importance-diverse")  # D(c) of texts
 CONTENT = Strategy("importance-diverse, content", "importance-diverse", (("score.estimate", "content"),))
 MAIN = (NONE, UNIFORM, IMPORTANCE, AS_IT_IS, CONTENT)
 DEFAULT = CONTENT
-OTHERS = (  # the two best others of `salad simulate` in one round (docs/log.md)
-    Strategy("uncertainty", "uncertainty"),
-    Strategy("facility-location", "facility-location"),
-)
+UNCERTAINTY = Strategy("uncertainty", "uncertainty")  # the highest D first, whatever the pool holds
+OTHERS = (UNCERTAINTY, Strategy("facility-location", "facility-location"))  # `salad simulate`'s best in one round (docs/log.md)
 
 
 def selection() -> Iterator[Arm]:
@@ -90,8 +88,9 @@ def ablated(key: str, value: Any) -> Strategy:
 
 
 def ablations() -> Iterator[Arm]:
-    """One thing changed at a time in the default; where Stage I is then another, uniform beside it."""
+    """One thing changed at a time in the default, where Stage I is then another with uniform beside it; and the far end of γ."""
     for seed in SEEDS:
+        yield UNCERTAINTY.arm(ABLATED, FULL // 4, seed)
         for key, value in CHANGES:
             yield ablated(key, value).arm(ABLATED, FULL // 4, seed)
             if key in BEFORE_ROUNDS:

@@ -11,7 +11,21 @@ import numpy as np
 
 from evidence.analysis import Estimate, by_domains, crossed, reaches
 from evidence.arms import Arm
-from evidence.parts import ABLATED, BUDGETS, CHANGES, DEFAULT, FULL, MAIN, OTHERS, POOLS, QUARTER, UNIFORM, Strategy, ablated
+from evidence.parts import (
+    ABLATED,
+    BUDGETS,
+    CHANGES,
+    DEFAULT,
+    FULL,
+    MAIN,
+    OTHERS,
+    POOLS,
+    QUARTER,
+    UNCERTAINTY,
+    UNIFORM,
+    Strategy,
+    ablated,
+)
 from evidence.results import Results
 from evidence.texts import COVERED, DOMAINS
 
@@ -217,17 +231,20 @@ def ablations(found: Evidence) -> str:
     """One thing changed in the default, at a quarter of the full budget."""
     default, uniform = (found.group(ABLATED, strategy, FULL // 4) for strategy in (DEFAULT, UNIFORM))
     rows = []
-    for strategy in (DEFAULT, *(ablated(key, value) for key, value in CHANGES)):
+    for strategy in (DEFAULT, *(ablated(key, value) for key, value in CHANGES), UNCERTAINTY):
         group = found.group(ABLATED, strategy, FULL // 4)
         if not group.rows:
             continue
         by_chance = found.group(ABLATED, UNIFORM, FULL // 4, changes=strategy.changes[-1:])
         share = np.mean([_uncovered_share(row) for row in group.rows.values()])
         less = "–" if strategy == DEFAULT else signed(found.difference(group, default, even()))
-        beaten = signed(found.difference(group, by_chance if by_chance.rows else uniform, even()))
+        beaten = [
+            signed(found.difference(group, by_chance if by_chance.rows else uniform, weights))
+            for weights in (even(), p_web(ABLATED))
+        ]
         what = "nothing" if strategy == DEFAULT else strategy.label
-        rows.append([what, str(len(group.rows)), f"{share:.0%}", f"{found.mean(group, even()).mean:.3f}", less, beaten])
-    return markdown(["changed", "runs", "uncovered", "D even", "− default", "− uniform"], rows)
+        rows.append([what, str(len(group.rows)), f"{share:.0%}", f"{found.mean(group, even()).mean:.3f}", less, *beaten])
+    return markdown(["changed", "runs", "uncovered", "D even", "− default", "− uniform", "D P_web, − uniform"], rows)
 
 
 def cost(found: Evidence) -> str:
