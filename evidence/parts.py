@@ -64,10 +64,6 @@ def rounds() -> Iterator[Arm]:
 
 
 CHANGES: tuple[tuple[str, Any], ...] = (
-    ("select.gamma", 1.0),
-    ("select.gamma", 2.5),
-    ("select.gamma", 10.0),
-    ("select.target_ess", 4.0),
     ("score.estimate", "surrogate"),
     ("score.estimate", "shrunk"),
     ("score.estimate", "plain"),
@@ -87,14 +83,31 @@ def ablated(key: str, value: Any) -> Strategy:
     return Strategy(f"`{key}: {value}`", DEFAULT.selector, (*kept, (key, value)))
 
 
+# From little to all: the larger γ is, the more P_target is of the clusters with the highest D.
+LEANS = (
+    ablated("select.gamma", 1.0),
+    ablated("select.gamma", 2.5),
+    DEFAULT,
+    ablated("select.gamma", 10.0),
+    ablated("select.target_ess", 4.0),
+    UNCERTAINTY,
+)
+
+
+def leaning() -> Iterator[Arm]:
+    """How far to lean towards the highest D, at a quarter of the full budget; first where most and where least is covered."""
+    for pool in (POOLS[0], *reversed(POOLS[1:])):
+        for seed in SEEDS:
+            yield from (strategy.arm(pool, FULL // 4, seed) for strategy in (UNIFORM, *LEANS))
+
+
 def ablations() -> Iterator[Arm]:
-    """One thing changed at a time in the default, where Stage I is then another with uniform beside it; and the far end of γ."""
+    """One thing changed at a time in the default; where Stage I is then another, uniform beside it."""
     for seed in SEEDS:
-        yield UNCERTAINTY.arm(ABLATED, FULL // 4, seed)
         for key, value in CHANGES:
             yield ablated(key, value).arm(ABLATED, FULL // 4, seed)
             if key in BEFORE_ROUNDS:
                 yield UNIFORM.arm(ABLATED, FULL // 4, seed, changes=((key, value),))
 
 
-PARTS = {"selection": selection, "rounds": rounds, "ablations": ablations}
+PARTS = {"selection": selection, "leaning": leaning, "rounds": rounds, "ablations": ablations}

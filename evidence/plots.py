@@ -11,8 +11,8 @@ import numpy as np
 
 from evidence.analysis import Estimate
 from evidence.curves import curves, fit
-from evidence.parts import AS_IT_IS, BUDGETS, CONTENT, DEFAULT, IMPORTANCE, NONE, POOLS, UNIFORM
-from evidence.tables import UNCOVERED, Evidence, even
+from evidence.parts import AS_IT_IS, BUDGETS, CONTENT, DEFAULT, FULL, IMPORTANCE, LEANS, NONE, POOLS, UNIFORM
+from evidence.tables import UNCOVERED, Evidence, Group, even, p_web
 from evidence.texts import COVERED
 
 COLOUR = {NONE: "#888888", UNIFORM: "#4477aa", IMPORTANCE: "#ccbb44", AS_IT_IS: "#ee8866", CONTENT: "#cc3311"}
@@ -80,6 +80,32 @@ def by_budget(found: Evidence, folder: Path) -> None:
             axis.set_xlabel("seconds of speech")
         axes[0].set_ylabel("D, nats (every domain alike)")
         axes[0].legend(frameon=False, fontsize=8)
+
+
+def leaning(found: Evidence, folder: Path) -> None:
+    """D less uniform's by how much of the speech is of uncovered domains: from little to all, as γ grows."""
+    pools = [p for p in POOLS if len(_leaning(found, p)) > 1]
+    if not pools:
+        return
+    with figure(folder / "evidence-leaning.svg", len(pools), 4.2) as axes:
+        for axis, covered in zip(axes, pools, strict=True):
+            groups, uniform = _leaning(found, covered), found.group(covered, UNIFORM, FULL // 4)
+            weighings = (("every domain alike", even(), "#cc3311"), ("as the pool weighs them", p_web(covered), "#4477aa"))
+            for shift, (label, weights, colour) in zip((-0.006, 0.006), weighings, strict=True):
+                for i, group in enumerate(groups):
+                    one = found.difference(group, uniform, weights)
+                    if one:
+                        draw(axis, group.uncovered + shift, one, colour, label if i == 0 else None)
+            axis.axvline(uniform.uncovered, color="#888888", ls=":", lw=1, label="uniform's share")
+            axis.axhline(0, color="#555555", lw=0.8)
+            axis.set_title(f"{covered} % covered", fontsize=9)
+            axis.set_xlabel("share of the spoken texts of uncovered domains")
+        axes[0].set_ylabel("D less uniform's, nats\n(below 0: better)")
+        axes[0].legend(frameon=False, fontsize=8)
+
+
+def _leaning(found: Evidence, covered: int) -> list[Group]:
+    return [group for group in (found.group(covered, s, FULL // 4) for s in LEANS) if group.rows]
 
 
 def stage_one(found: Evidence, folder: Path) -> None:

@@ -29,6 +29,7 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "budgets": lambda found: shown("D by seconds of speech", "budgets", tables.budgets(found)),
         "needs": tables.needs,
         "choosing": tables.choosing,
+        "leaning": lambda found: shown("D less uniform's by how much of the speech is new", "leaning", tables.leaning(found)),
         "rounds": tables.rounds,
         "ablations": tables.ablations,
         "cost": tables.cost,
@@ -55,6 +56,6 @@ def write(results: Results) -> Path:
     page, figures = (PAGES[0], ROOT / "docs/figures") if ours else (results.folder / "evidence.md", results.folder / "figures")
     for source, to in zip(PAGES, PAGES, strict=True) if ours else [(PAGES[0], page)]:
         to.write_text(written(source.read_text(encoding="utf-8"), found), encoding="utf-8")
-    for draw in (plots.against_uniform, plots.by_budget, plots.stage_one):
+    for draw in (plots.against_uniform, plots.by_budget, plots.leaning, plots.stage_one):
         draw(found, figures)
     return page

@@ -17,11 +17,12 @@ from evidence.parts import (
     CHANGES,
     DEFAULT,
     FULL,
+    LEANS,
     MAIN,
+    NONE,
     OTHERS,
     POOLS,
     QUARTER,
-    UNCERTAINTY,
     UNIFORM,
     Strategy,
     ablated,
@@ -52,6 +53,12 @@ class Group:
     def seconds(self) -> float:
         """Of speech spent, the mean over runs."""
         return float(np.mean([row["spent"]["seconds"] for row in self.rows.values()]))
+
+    @property
+    def uncovered(self) -> float:
+        """The share of the spoken texts that is of domains Stage I never heard, the mean over runs."""
+        spoken = [row["spent"]["by_domain"] for row in self.rows.values()]
+        return float(np.mean([1 - by_domain.get(COVERED, 0) / sum(by_domain.values()) for by_domain in spoken]))
 
 
 def arm_of(row: dict[str, Any]) -> Arm:
@@ -134,10 +141,9 @@ def selection(found: Evidence) -> str:
     for covered in POOLS:
         uniform = found.group(covered, UNIFORM)
         measures = [(even(), "D"), (p_web(covered), "D"), (even(), "D_taught")]
-        for _, group in found.measured(covered, (*MAIN, *OTHERS)):
-            spoken = [_uncovered_share(row) for row in group.rows.values() if row["selector"]]
+        for strategy, group in found.measured(covered, (*MAIN, *OTHERS)):
             row = [f"{covered} %", group.label, str(len(group.rows)), f"{group.seconds:,.0f}"]
-            row.append(f"{np.mean(spoken):.0%}" if spoken else "–")
+            row.append("–" if strategy == NONE else f"{group.uncovered:.0%}")
             for weights, voice in measures:
                 row.append(f"{found.mean(group, weights, voice).mean:.3f}")
                 row.append("–" if group.label == uniform.label else signed(found.difference(group, uniform, weights, voice)))
@@ -157,11 +163,6 @@ def selection(found: Evidence) -> str:
         less,
     ]
     return markdown(head, rows)
-
-
-def _uncovered_share(row: dict[str, Any]) -> float:
-    by_domain = row["spent"]["by_domain"]
-    return 1 - by_domain.get(COVERED, 0) / max(1, sum(by_domain.values()))
 
 
 def by_domain(found: Evidence) -> str:
@@ -216,6 +217,20 @@ def reach(found: Evidence, covered: int, strategy: Strategy) -> float | None:
     return reaches(np.array([group.seconds for group in groups]), d, target)
 
 
+def leaning(found: Evidence) -> str:
+    """How far P_target leans towards the highest D, and what it is worth by either weighing, at a quarter of the full budget."""
+    rows = []
+    for covered in POOLS:
+        uniform = found.group(covered, UNIFORM, FULL // 4)
+        for strategy in LEANS:
+            group = found.group(covered, strategy, FULL // 4)
+            if group.rows and uniform.rows and any(found.group(covered, s, FULL // 4).rows for s in LEANS if s != DEFAULT):
+                less = [signed(found.difference(group, uniform, w)) for w in (even(), p_web(covered), *map(only, DOMAINS))]
+                label = "γ = 5, the default" if strategy == DEFAULT else strategy.label
+                rows.append([f"{covered} %", label, str(len(group.rows)), f"{group.uncovered:.0%}", *less])
+    return markdown(["covered", "P_target", "runs", "uncovered", "D even, − uniform", "D P_web, − uniform", *DOMAINS], rows)
+
+
 def rounds(found: Evidence) -> str:
     """One selection of the whole budget against four of a quarter."""
     rows = []
@@ -231,20 +246,16 @@ def ablations(found: Evidence) -> str:
     """One thing changed in the default, at a quarter of the full budget."""
     default, uniform = (found.group(ABLATED, strategy, FULL // 4) for strategy in (DEFAULT, UNIFORM))
     rows = []
-    for strategy in (DEFAULT, *(ablated(key, value) for key, value in CHANGES), UNCERTAINTY):
+    for strategy in (DEFAULT, *(ablated(key, value) for key, value in CHANGES)):
         group = found.group(ABLATED, strategy, FULL // 4)
         if not group.rows:
             continue
         by_chance = found.group(ABLATED, UNIFORM, FULL // 4, changes=strategy.changes[-1:])
-        share = np.mean([_uncovered_share(row) for row in group.rows.values()])
         less = "–" if strategy == DEFAULT else signed(found.difference(group, default, even()))
-        beaten = [
-            signed(found.difference(group, by_chance if by_chance.rows else uniform, weights))
-            for weights in (even(), p_web(ABLATED))
-        ]
+        beaten = signed(found.difference(group, by_chance if by_chance.rows else uniform, even()))
         what = "nothing" if strategy == DEFAULT else strategy.label
-        rows.append([what, str(len(group.rows)), f"{share:.0%}", f"{found.mean(group, even()).mean:.3f}", less, *beaten])
-    return markdown(["changed", "runs", "uncovered", "D even", "− default", "− uniform", "D P_web, − uniform"], rows)
+        rows.append([what, str(len(group.rows)), f"{group.uncovered:.0%}", f"{found.mean(group, even()).mean:.3f}", less, beaten])
+    return markdown(["changed", "runs", "uncovered", "D even", "− default", "− uniform"], rows)
 
 
 def cost(found: Evidence) -> str:
