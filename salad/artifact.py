@@ -148,6 +148,24 @@ def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
     return whole
 
 
+def take_over(folder: Path, manifest: Manifest, bring: Callable[[str, Path], None]) -> None:
+    """Publish as `folder` what was published elsewhere: `bring(file, path)` puts each of its files at a path. Atomic."""
+    new = folder.with_name(f".{folder.name}.fetched")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        for file in manifest.files:
+            path = new / inside(file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            bring(file, path)
+        sync_json(new / MANIFEST, asdict(manifest))
+        replace_folder(new, folder)
+    except OSError as e:
+        if disk_is_full(e, folder.parent):
+            raise SaladError(f"the disk is full while writing {folder}", MAKE_ROOM) from e
+        raise
+
+
 def _finished(partial: Path, key: str) -> Manifest | None:
     """What an earlier, killed attempt had built to the end and only not published."""
     found = read_manifest(partial)

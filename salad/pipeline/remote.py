@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -81,20 +79,17 @@ class RemoteStore(Store):
         found = self.manifest(name)
         if super().published(name) == found:
             return
-        folder = self.path(name)
-        new = folder.with_name(f".{folder.name}.fetched")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        for file, facts in found.files.items():
-            path = new / artifact.inside(file)
+
+        def bring(file: str, path: Path) -> None:
+            facts = found.files[file]
             try:
                 self.there.get(f"{name}/{file}", path)
             except FileNotFoundError:
                 raise self._spoilt(name, f"{self}/{name}/{file} is missing") from None
             if path.stat().st_size != facts["bytes"] or artifact.checksum(path) != facts["checksum"]:
                 raise self._spoilt(name, f"{self}/{name}/{file} is not what was published (size or checksum differs)")
-        artifact.sync_json(new / MANIFEST, asdict(found))
-        artifact.replace_folder(new, folder)
+
+        artifact.take_over(self.path(name), found, bring)
 
     def publish(self, name: str, manifest: Manifest, build: Callable[[Path], dict[str, Any]]) -> Manifest:
         made = super().publish(name, manifest, build)

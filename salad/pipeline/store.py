@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -86,19 +85,15 @@ class Store:
 
     def adopt(self, name: str, donor: Store, manifest: Manifest) -> None:
         """Take over a whole artefact of another run, as it is: hard links where the disk has them, and the manifest last."""
-        donor.fetch(name)
-        folder = self.path(name)
-        new = folder.with_name(f".{folder.name}.fetched")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        for file in map(artifact.inside, manifest.files):
-            (new / file).parent.mkdir(parents=True, exist_ok=True)
+
+        def bring(file: str, path: Path) -> None:
             try:
-                (new / file).hardlink_to(donor.path(name) / file)
+                path.hardlink_to(donor.path(name) / file)
             except OSError:  # another disk
-                shutil.copyfile(donor.path(name) / file, new / file)
-        artifact.sync_json(new / artifact.MANIFEST, asdict(manifest))
-        artifact.replace_folder(new, folder)
+                shutil.copyfile(donor.path(name) / file, path)
+
+        donor.fetch(name)
+        artifact.take_over(self.path(name), manifest, bring)
 
     # -- files of the run that are no artefacts ------------------------------------------------------------
 

@@ -104,6 +104,20 @@ def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path: Path) -> None:
     assert store.valid("before", "k")
 
 
+def test_an_artefact_of_another_run_is_taken_over_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    made = theirs.publish("x/thing", blank(), write_two)
+    with monkeypatch.context() as m:
+        m.setattr(artifact.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        m.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "another disk")))
+        with pytest.raises(SaladError, match=r"the disk is full while writing .*ours/x/thing: free some"):
+            ours.adopt("x/thing", theirs, made)
+    assert ours.published("x/thing") is None
+    ours.adopt("x/thing", theirs, made)
+    assert ours.valid("x/thing", "k") == made
+    assert ours.path("x/thing").joinpath("deep/b.bin").samefile(theirs.path("x/thing") / "deep/b.bin")
+
+
 def _hold(folder: str, ready: Any) -> None:
     with Store(Path(folder)).lock():
         ready.set()
