@@ -74,6 +74,9 @@ def reaches(budgets: np.ndarray, d: np.ndarray, target: float) -> float | None:
     return None
 
 
+FEWEST = 4  # points for a law of three parameters
+
+
 class PowerLaw(NamedTuple):
     """M = E + B · n^-β."""
 
@@ -85,17 +88,23 @@ class PowerLaw(NamedTuple):
         return self.floor + self.scale * np.asarray(n, float) ** -self.beta
 
 
-def power_law(n: np.ndarray, values: np.ndarray) -> PowerLaw | None:
-    """Least squares, E and B at least 0, β within [0.01, 3]; None below four points."""
-    from scipy.optimize import nnls
+def power_laws(n: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Least squares of M = E + B · n^-β to each row of values (curves, steps), E and B at least 0, β within [0.01, 3].
 
-    if len(n) < 4:
-        return None
-    best: tuple[float, PowerLaw] | None = None
+    values are not negative. Gives (curves, 3): E, B, β. For each β of a grid E and B have a closed form; where one of them comes
+    out negative, it is 0. ValueError below `FEWEST` steps: three parameters fit three points whatever they are.
+    """
+    if len(n) < FEWEST:
+        raise ValueError(f"{len(n)} points are too few for a law of three parameters")
+    best = np.full((len(values), 4), np.inf)  # squared residual, then the law
+    mean = values.mean(1)
     for beta in np.geomspace(0.01, 3, 400):
-        design = np.stack([np.ones(len(n)), np.asarray(n, float) ** -beta], 1)
-        (floor, scale), residual = nnls(design, values)
-        if best is None or residual < best[0]:
-            best = (float(residual), PowerLaw(float(floor), float(scale), float(beta)))
-    assert best
-    return best[1]
+        x = np.asarray(n, float) ** -beta
+        free = (values - mean[:, None]) @ (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+        inside = mean >= free * x.mean()  # E is not negative
+        scale = np.where(inside, free, values @ x / (x @ x)).clip(0)
+        floor = np.where(inside, mean - scale * x.mean(), 0)
+        rest = ((values - floor[:, None] - scale[:, None] * x) ** 2).sum(1)
+        law = np.stack([rest, floor, scale, np.full(len(values), beta)], 1)
+        best = np.where((rest < best[:, 0])[:, None], law, best)
+    return best[:, 1:]

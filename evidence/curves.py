@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evidence.analysis import Estimate, PowerLaw, by_domains, crossed, power_law
+from evidence.analysis import FEWEST, Estimate, PowerLaw, by_domains, crossed, power_laws
 from evidence.tables import UNCOVERED, Evidence, interval, markdown, only
 from evidence.texts import COVERED
 
@@ -31,7 +31,7 @@ class Curve:
 
 
 def curves(found: Evidence) -> list[Curve]:
-    """One an α; of the seeds that are measured to the end, the steps that all have."""
+    """One an α, of the seeds that came as far as any."""
     rows = list(found.results.rows("stage-one"))
     lines = []
     for alpha in sorted({row["alpha"] for row in rows}, reverse=True):
@@ -39,25 +39,23 @@ def curves(found: Evidence) -> list[Curve]:
         for row in rows:
             if row["alpha"] == alpha:
                 of_alpha.setdefault(row["seed"], {})[row["steps"]] = row
-        steps = sorted(set.intersection(*(set(points) for points in of_alpha.values())))
-        values = {m: np.array([[of_alpha[s][n][m] for n in steps] for s in sorted(of_alpha)], float) for m in MEASURES}
+        steps = sorted(set.union(*(set(points) for points in of_alpha.values())))
+        whole = [points for _, points in sorted(of_alpha.items()) if len(points) == len(steps)]
+        values = {m: np.array([[points[n][m] for n in steps] for points in whole], float) for m in MEASURES}
         lines.append(Curve(alpha, np.array(steps), values))
     return lines
 
 
 def fit(curve: Curve, measure: str, domain: np.ndarray, domains: Sequence[str]) -> tuple[PowerLaw, np.ndarray] | None:
     """The law and the 95 % intervals (3, 2) of E, B and β, from resampled texts (with each text its whole curve)."""
-    values = by_domains(curve.values[measure], domain, only(*domains)).mean(0)  # (steps, texts)
-    law = power_law(curve.steps, values.mean(1))
-    if law is None:
+    if len(curve.steps) < FEWEST:
         return None
+    values = by_domains(curve.values[measure], domain, only(*domains)).mean(0)  # (steps, texts)
     rng = np.random.default_rng(7)
-    laws = []
-    for _ in range(RESAMPLES):
-        again = power_law(curve.steps, values[:, rng.integers(0, values.shape[1], values.shape[1])].mean(1))
-        assert again
-        laws.append(again)
-    return law, np.percentile(np.array(laws), [2.5, 97.5], axis=0).T
+    draws = [rng.integers(0, values.shape[1], values.shape[1]) for _ in range(RESAMPLES)]
+    means = np.stack([values.mean(1), *(values[:, drawn].mean(1) for drawn in draws)])
+    law, *laws = power_laws(curve.steps, means)
+    return PowerLaw(*law.tolist()), np.percentile(np.array(laws), [2.5, 97.5], axis=0).T
 
 
 def table(found: Evidence) -> str:

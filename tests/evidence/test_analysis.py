@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evidence.analysis import by_domains, crossed, power_law, reaches
+from evidence.analysis import by_domains, crossed, power_laws, reaches
 
 
 @pytest.mark.parametrize(("of_seeds", "of_texts"), [(0.03, 0.3), (0.1, 0.1), (0.0, 0.3)])
@@ -50,7 +50,20 @@ def test_the_budget_that_comes_to_the_same() -> None:
 
 def test_a_power_law_is_found_again() -> None:
     steps = np.array([20, 40, 80, 160, 320.0])
-    found = power_law(steps, 0.5 + 3 * steps**-0.7)
-    assert found
+    (found,) = power_laws(steps, 0.5 + 3 * steps[None] ** -0.7)
     assert found == pytest.approx((0.5, 3.0, 0.7), rel=0.02)
-    assert power_law(steps[:3], steps[:3]) is None
+    with pytest.raises(ValueError, match="3 points"):
+        power_laws(steps[:3], steps[None, :3])
+
+
+def test_laws_are_the_least_squares_of_scipy_with_nothing_negative() -> None:
+    from scipy.optimize import nnls
+
+    steps = np.array([20, 40, 80, 160, 320.0])
+    values = np.random.default_rng(0).uniform(0.5, 2, (30, 5))
+    rising = np.linspace(1, 2, 5)
+    for row, (floor, scale, beta) in zip([*values, rising], power_laws(steps, np.array([*values, rising])), strict=True):
+        fits = [nnls(np.stack([np.ones(5), steps**-b], 1), row) for b in np.geomspace(0.01, 3, 400)]
+        (expected, least) = min(fits, key=lambda fit: fit[1])
+        assert (floor, scale) == pytest.approx(tuple(expected), abs=1e-6)
+        assert np.linalg.norm(floor + scale * steps**-beta - row) == pytest.approx(least)
