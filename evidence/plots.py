@@ -138,4 +138,4 @@ def stage_one(found: Evidence, folder: Path) -> None:
             )
             axis.set_xlabel("steps")
         axes[0].set_ylabel("nats")
-        axes[2].legend(frameon=False, fontsize=7)
+        axes[2].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.02, 1))
