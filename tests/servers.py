@@ -52,6 +52,14 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def words_of(process: psutil.Process) -> str:
+    """Its words; none of one that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie
+        return ""
+
+
 def wait_for(what: Callable[[], object], log: Path, seconds: float = 90) -> float:
     """Seconds until it is true."""
     start = time.monotonic()

@@ -21,7 +21,7 @@ from salad.flows.salad_round import salad_round
 from salad.pipeline.stages import Run
 from tests import slow
 from tests.fakes import write_config
-from tests.servers import Env, ask_for, descendants, history, prefect, read, salad_serve, started, state_of, wait_for
+from tests.servers import Env, ask_for, descendants, history, prefect, read, salad_serve, started, state_of, wait_for, words_of
 
 pytestmark = pytest.mark.slow
 LONGEST = 10.0  # seconds from the order to the end of the last process
@@ -45,12 +45,12 @@ def speaking(tmp_path: Path, fake_models: dict[str, str]) -> Path:
 
 
 def speakers(pid: int) -> list[psutil.Process]:
-    return [p for p in descendants(pid) if "salad.tts.worker" in " ".join(p.cmdline())]
+    return [p for p in descendants(pid) if "salad.tts.worker" in words_of(p)]
 
 
 def whole_family(pid: int) -> list[psutil.Process]:
     """The process that works on the flow run, and those that speak for it: not the witness, who stays a little longer."""
-    return [p for p in descendants(pid) if not any(word in " ".join(p.cmdline()) for word in ("witness", "resource_tracker"))]
+    return [p for p in descendants(pid) if not any(word in words_of(p) for word in ("witness", "resource_tracker"))]
 
 
 def end(family: list[psutil.Process]) -> float:
