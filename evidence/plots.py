@@ -90,8 +90,10 @@ def leaning(found: Evidence, folder: Path) -> None:
     with figure(folder / "evidence-leaning.svg", len(pools), 4.2) as axes:
         for axis, covered in zip(axes, pools, strict=True):
             groups, uniform = _leaning(found, covered), found.group(covered, UNIFORM, FULL // 4)
-            weighings = (("every domain alike", even(), "#cc3311"), ("as the pool weighs them", p_web(covered), "#4477aa"))
-            for shift, (label, weights, colour) in zip((-0.006, 0.006), weighings, strict=True):
+            weighings = [("every domain alike", even(), "#cc3311", -0.006)]
+            if p_web(covered) != even():
+                weighings.append(("as the pool weighs them", p_web(covered), "#4477aa", 0.006))
+            for label, weights, colour, shift in weighings:
                 for i, group in enumerate(groups):
                     one = found.difference(group, uniform, weights)
                     if one:
@@ -99,6 +101,8 @@ def leaning(found: Evidence, folder: Path) -> None:
             axis.axvline(uniform.uncovered, color="#888888", ls=":", lw=1, label="uniform's share")
             axis.axhline(0, color="#555555", lw=0.8)
             axis.set_title(f"{covered} % covered", fontsize=9)
+            axis.set_xlim(0, 1.05)
+            axis.set_ylim(-0.3, 0.3)
             axis.set_xlabel("share of the spoken texts of uncovered domains")
         axes[0].set_ylabel("D less uniform's, nats\n(below 0: better)")
         axes[0].legend(frameon=False, fontsize=8)
