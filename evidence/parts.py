@@ -74,7 +74,8 @@ CHANGES: tuple[tuple[str, Any], ...] = (
     ("probe.per_cluster", 2),
     ("probe.per_cluster", 20),
 )
-BEFORE_ROUNDS = ("cluster.k", "probe.per_cluster")  # other probes, so other texts for Stage I, and another student
+# What makes Stage I another student: another teacher or texts turned down, or other probes and so other texts.
+BEFORE_ROUNDS = ("train.teacher", "models.asr", "cluster.k", "probe.per_cluster")
 
 
 def ablated(key: str, value: Any) -> Strategy:
