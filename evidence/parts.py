@@ -11,7 +11,8 @@ from evidence.arms import Arm
 POOLS = (80, 50, 20)  # per cent of the pool that Stage I covers
 SEEDS = (1, 2, 3)
 FULL = 1600  # seconds of speech: 40 % of what Stage I heard
-BUDGETS = (FULL // 16, FULL // 4, FULL)
+FOURTH = FULL // 4  # of leaning and of the ablations
+BUDGETS = (FULL // 16, FOURTH, FULL)
 ABLATED = 80  # the pool of the budgets, the rounds and the ablations: where choosing has most to gain
 
 
@@ -99,16 +100,16 @@ def leaning() -> Iterator[Arm]:
     """How far to lean towards the highest D, at a quarter of the full budget; first where most and where least is covered."""
     for pool in (POOLS[0], *reversed(POOLS[1:])):
         for seed in SEEDS:
-            yield from (strategy.arm(pool, FULL // 4, seed) for strategy in (UNIFORM, *LEANS))
+            yield from (strategy.arm(pool, FOURTH, seed) for strategy in (UNIFORM, *LEANS))
 
 
 def ablations() -> Iterator[Arm]:
     """One thing changed at a time in the default; where Stage I is then another, uniform beside it."""
     for seed in SEEDS:
         for key, value in CHANGES:
-            yield ablated(key, value).arm(ABLATED, FULL // 4, seed)
+            yield ablated(key, value).arm(ABLATED, FOURTH, seed)
             if key in BEFORE_ROUNDS:
-                yield UNIFORM.arm(ABLATED, FULL // 4, seed, changes=((key, value),))
+                yield UNIFORM.arm(ABLATED, FOURTH, seed, changes=((key, value),))
 
 
 PARTS = {"selection": selection, "leaning": leaning, "rounds": rounds, "ablations": ablations}

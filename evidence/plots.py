@@ -11,8 +11,8 @@ import numpy as np
 
 from evidence.analysis import Estimate
 from evidence.curves import curves, fit
-from evidence.parts import AS_IT_IS, BUDGETS, CONTENT, DEFAULT, FULL, IMPORTANCE, LEANS, NONE, POOLS, UNIFORM
-from evidence.tables import UNCOVERED, Evidence, Group, even, p_web
+from evidence.parts import AS_IT_IS, BUDGETS, CONTENT, DEFAULT, FOURTH, IMPORTANCE, NONE, POOLS, UNIFORM
+from evidence.tables import UNCOVERED, Evidence, even, leans, p_web
 from evidence.texts import COVERED
 
 COLOUR = {NONE: "#888888", UNIFORM: "#4477aa", IMPORTANCE: "#ccbb44", AS_IT_IS: "#ee8866", CONTENT: "#cc3311"}
@@ -84,17 +84,17 @@ def by_budget(found: Evidence, folder: Path) -> None:
 
 def leaning(found: Evidence, folder: Path) -> None:
     """D less uniform's by how much of the speech is of uncovered domains: from little to all, as γ grows."""
-    pools = [p for p in POOLS if len(_leaning(found, p)) > 1]
+    pools = [p for p in POOLS if leans(found, p)]
     if not pools:
         return
     with figure(folder / "evidence-leaning.svg", len(pools), 4.2) as axes:
         for axis, covered in zip(axes, pools, strict=True):
-            groups, uniform = _leaning(found, covered), found.group(covered, UNIFORM, FULL // 4)
+            uniform = found.group(covered, UNIFORM, FOURTH)
             weighings = [("every domain alike", even(), "#cc3311", -0.006)]
             if p_web(covered) != even():
                 weighings.append(("as the pool weighs them", p_web(covered), "#4477aa", 0.006))
             for label, weights, colour, shift in weighings:
-                for i, group in enumerate(groups):
+                for i, (_, group) in enumerate(leans(found, covered)):
                     one = found.difference(group, uniform, weights)
                     if one:
                         draw(axis, group.uncovered + shift, one, colour, label if i == 0 else None)
@@ -106,10 +106,6 @@ def leaning(found: Evidence, folder: Path) -> None:
             axis.set_xlabel("share of the spoken texts of uncovered domains")
         axes[0].set_ylabel("D less uniform's, nats\n(below 0: better)")
         axes[0].legend(frameon=False, fontsize=8)
-
-
-def _leaning(found: Evidence, covered: int) -> list[Group]:
-    return [group for group in (found.group(covered, s, FULL // 4) for s in LEANS) if group.rows]
 
 
 def stage_one(found: Evidence, folder: Path) -> None:

@@ -16,6 +16,7 @@ from evidence.parts import (
     BUDGETS,
     CHANGES,
     DEFAULT,
+    FOURTH,
     FULL,
     LEANS,
     MAIN,
@@ -97,10 +98,10 @@ class Evidence:
         found = {(row["stage_one"], row["seed"]): row for row in self.arms if arm_of(row) == replace(wanted, seed=row["seed"])}
         return Group(strategy.label, found)
 
-    def measured(self, pool: int, strategies: Sequence[Strategy]) -> Iterator[tuple[Strategy, Group]]:
-        """Those that have rows at the full budget."""
+    def measured(self, pool: int, strategies: Sequence[Strategy], budget: int = FULL) -> Iterator[tuple[Strategy, Group]]:
+        """Those that have rows."""
         for strategy in strategies:
-            group = self.group(pool, strategy)
+            group = self.group(pool, strategy, budget)
             if group.rows:
                 yield strategy, group
 
@@ -217,17 +218,21 @@ def reach(found: Evidence, covered: int, strategy: Strategy) -> float | None:
     return reaches(np.array([group.seconds for group in groups]), d, target)
 
 
+def leans(found: Evidence, covered: int) -> list[tuple[Strategy, Group]]:
+    """Those that are measured, from little to all; none where there is nothing to compare."""
+    measured = list(found.measured(covered, LEANS, FOURTH))
+    return measured if len(measured) > 1 and found.group(covered, UNIFORM, FOURTH).rows else []
+
+
 def leaning(found: Evidence) -> str:
     """How far P_target leans towards the highest D, and what it is worth by either weighing, at a quarter of the full budget."""
     rows = []
     for covered in POOLS:
-        uniform = found.group(covered, UNIFORM, FULL // 4)
-        for strategy in LEANS:
-            group = found.group(covered, strategy, FULL // 4)
-            if group.rows and uniform.rows and any(found.group(covered, s, FULL // 4).rows for s in LEANS if s != DEFAULT):
-                less = [signed(found.difference(group, uniform, w)) for w in (even(), p_web(covered), *map(only, DOMAINS))]
-                label = "γ = 5, the default" if strategy == DEFAULT else strategy.label
-                rows.append([f"{covered} %", label, str(len(group.rows)), f"{group.uncovered:.0%}", *less])
+        uniform = found.group(covered, UNIFORM, FOURTH)
+        for strategy, group in leans(found, covered):
+            less = [signed(found.difference(group, uniform, w)) for w in (even(), p_web(covered), *map(only, DOMAINS))]
+            label = "γ = 5, the default" if strategy == DEFAULT else strategy.label
+            rows.append([f"{covered} %", label, str(len(group.rows)), f"{group.uncovered:.0%}", *less])
     return markdown(["covered", "P_target", "runs", "uncovered", "D even, − uniform", "D P_web, − uniform", *DOMAINS], rows)
 
 
@@ -244,13 +249,13 @@ def rounds(found: Evidence) -> str:
 
 def ablations(found: Evidence) -> str:
     """One thing changed in the default, at a quarter of the full budget."""
-    default, uniform = (found.group(ABLATED, strategy, FULL // 4) for strategy in (DEFAULT, UNIFORM))
+    default, uniform = (found.group(ABLATED, strategy, FOURTH) for strategy in (DEFAULT, UNIFORM))
     rows = []
     for strategy in (DEFAULT, *(ablated(key, value) for key, value in CHANGES)):
-        group = found.group(ABLATED, strategy, FULL // 4)
+        group = found.group(ABLATED, strategy, FOURTH)
         if not group.rows:
             continue
-        by_chance = found.group(ABLATED, UNIFORM, FULL // 4, changes=strategy.changes[-1:])
+        by_chance = found.group(ABLATED, UNIFORM, FOURTH, changes=strategy.changes[-1:])
         less = "–" if strategy == DEFAULT else signed(found.difference(group, default, even()))
         beaten = signed(found.difference(group, by_chance if by_chance.rows else uniform, even()))
         what = "nothing" if strategy == DEFAULT else strategy.label
@@ -320,7 +325,7 @@ def headline(found: Evidence) -> str:
                 f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
                 f"({one.verdict}; {len(group.rows)} runs each)"
             )
-    quarter = found.group(ABLATED, DEFAULT, FULL // 4)
+    quarter = found.group(ABLATED, DEFAULT, FOURTH)
     one = found.difference(quarter, found.group(ABLATED, UNIFORM), even())
     if one:
         lines.append(

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -136,15 +137,11 @@ def publish(folder: Path, manifest: Manifest, build: Callable[[Path], dict[str, 
     its end; one of another key is removed first. Names starting with "." or "_" are scratch and do not get published.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    try:
+    with _full_disk_is_told(folder):
         whole = _finished(partial, manifest.key) or _build(partial, manifest, build)
         for scratch in filter(_is_scratch, partial.iterdir()):
             shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         replace_folder(partial, folder)
-    except Exception as e:
-        if disk_is_full(e, folder.parent):
-            raise SaladError(f"the disk is full while writing {folder}", MAKE_ROOM) from e
-        raise
     return whole
 
 
@@ -152,7 +149,7 @@ def take_over(folder: Path, manifest: Manifest, bring: Callable[[str, Path], Non
     """Publish as `folder` what was published elsewhere: `bring(file, path)` puts each of its files at a path. Atomic."""
     new = folder.with_name(f".{folder.name}.fetched")
     shutil.rmtree(new, ignore_errors=True)
-    try:
+    with _full_disk_is_told(folder):
         new.mkdir(parents=True)
         for file in manifest.files:
             path = new / inside(file)
@@ -160,7 +157,14 @@ def take_over(folder: Path, manifest: Manifest, bring: Callable[[str, Path], Non
             bring(file, path)
         sync_json(new / MANIFEST, asdict(manifest))
         replace_folder(new, folder)
-    except OSError as e:
+
+
+@contextmanager
+def _full_disk_is_told(folder: Path) -> Iterator[None]:
+    """What fails for want of room while `folder` is written becomes a SaladError that says so."""
+    try:
+        yield
+    except Exception as e:
         if disk_is_full(e, folder.parent):
             raise SaladError(f"the disk is full while writing {folder}", MAKE_ROOM) from e
         raise

@@ -49,6 +49,8 @@ def test_the_search_finds_a_word_from_disk(site: Path, tab: Any) -> None:
     tab.locator("input.md-search__input").click()
     tab.keyboard.type("target_ess")
     tab.locator(".md-search-result__link").first.wait_for()
+    found = tab.locator(".md-search-result__link").evaluate_all("links => links.map(a => a.href)")
+    assert any("configuration.html" in link for link in found)
     tab.locator(".md-search-result__link[href*='configuration.html']").first.click()
     tab.wait_for_url("**/configuration.html*")
 
