@@ -4,6 +4,7 @@
     python -m evidence selection --limit 12  # the first twelve arms of a part that are missing
     python -m evidence --list                # what is done and what is missing
     python -m evidence report                # tables and plots again, of the rows alone
+    python -m evidence --config evidence/larger.yaml --folder runs/evidence-larger  # larger models, where a GPU is at hand
 
 Stop it at any moment: what is measured is not measured again, and a stage that was under way goes on. A second process
 beside it takes other arms (give each its threads: OMP_NUM_THREADS=1). `--results evidence/results` adds to the rows that
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evidence.arms import Arm, Bench
+from evidence.arms import CONFIG, Arm, Bench
 from evidence.measures import chosen, evaluation_texts, machine, measure_student, seconds, stage_one_digest, today
 from evidence.parts import PARTS
 from evidence.results import Results
@@ -36,6 +37,7 @@ def main() -> int:
     known = [*PARTS, "stage-one", "report"]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}; none: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/evidence"), help="where runs are made (default: %(default)s)")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="models and training (default: evidence/config.yaml)")
     parser.add_argument("--results", type=Path, help="where rows are kept (default: results, in that folder)")
     parser.add_argument("--limit", type=int, help="stop after so many arms of each part")
     parser.add_argument("--list", action="store_true", help="say what is done and what is missing, and stop")
@@ -46,7 +48,7 @@ def main() -> int:
     if given.list:
         return show(results)
     quiet_libraries()
-    bench = Bench(given.folder.absolute())
+    bench = Bench(given.folder.absolute(), given.config)
     for part in given.parts or known:
         started = time.monotonic()
         if part == "report":

@@ -26,8 +26,7 @@ Make = Callable[[], Engine]
 SHORT = "Good morning."
 MIDDLE = "The ferry leaves the island at noon, and nobody is on board."
 LONG = (
-    "When the storm had passed, the keeper of the lighthouse walked down to the beach and counted the boats. "
-    "Two of them were missing, but he knew that one had been at the end of the harbour all the time."
+    "When the storm had passed, the keeper of the lighthouse walked down to the beach and counted the boats that were left there."
 )
 PLAIN = (MIDDLE, SHORT, LONG)
 ODD = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 VENV = "builds or uses the environment that the tests run in"
 HOURS = "takes hours, or shows what hours gave: tests/evidence"
+HUB = "needs a hub: tests/evidence/test_arms.py holds the configuration to the other one"
 SERVER = "needs a Prefect server: tests/flows/test_prefect_end_to_end.py"
 CLUSTER = "needs machines: tests/pipeline/test_compute_address.py starts both on one"
 PACKAGE = "installs a package: tests/test_example_selector.py"
@@ -18,6 +19,7 @@ ELSEWHERE = {
     "python -m evidence --list": HOURS,
     "python -m evidence selection": HOURS,
     "python -m evidence report": HOURS,
+    "python -m evidence --config evidence/larger.yaml --folder runs/evidence-larger": HUB,
     "prefect server start": SERVER,
     "export PREFECT_API_URL=http://127.0.0.1:4200/api": SERVER,
     "salad serve": SERVER,

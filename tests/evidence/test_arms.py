@@ -10,12 +10,13 @@ import pytest
 
 from evidence import stage_one
 from evidence.__main__ import run_arms
-from evidence.arms import Arm, Bench, Sizes
+from evidence.arms import CONFIG, Arm, Bench, Sizes
 from evidence.parts import IMPORTANCE, UNIFORM
 from evidence.results import Results
 from evidence.tables import Evidence, even
 from evidence.texts import DOMAINS, pool_sources, split_texts
 from salad import assets
+from salad.config import load_config
 from salad.errors import RunInUse
 from tests.fakes import WORDS, write_config
 
@@ -35,6 +36,13 @@ def bench(tmp_path: Path, fake_models: dict[str, str], monkeypatch: pytest.Monke
         probe={"per_cluster": 3, "heldout": 2}, select={"budget": 60, "near": 1.0},
     )  # fmt: skip
     return Bench(tmp_path / "bench", config, Sizes(passages=200, heard=40, each=8, items=4), voice=None)
+
+
+def test_the_larger_configuration_asks_the_same_of_other_models() -> None:
+    sources = {"pool.sources": pool_sources(Path("texts"), 80, 12_000, 1_100)}
+    small, large = (load_config(CONFIG.with_name(name), sources).model_dump() for name in ("config.yaml", "larger.yaml"))
+    assert {key for key in small if small[key] != large[key]} == {"name", "models", "student", "train"}
+    assert {key for key in small["models"] if small["models"][key] != large["models"][key]} == {"lm", "encoder"}
 
 
 def test_documents_that_measure_are_in_no_pool(bench: Bench, tmp_path: Path) -> None:
