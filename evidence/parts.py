@@ -97,10 +97,10 @@ LEANS = (
 
 
 def leaning() -> Iterator[Arm]:
-    """How far to lean towards the highest D, at a quarter of the full budget; first where most and where least is covered."""
-    for pool in (POOLS[0], *reversed(POOLS[1:])):
+    """How far to lean towards the highest D, at a quarter of the full budget; where least is covered, from the default on."""
+    for pool, strategies in ((POOLS[0], LEANS), (POOLS[-1], LEANS[LEANS.index(DEFAULT) : -1])):
         for seed in SEEDS:
-            yield from (strategy.arm(pool, FOURTH, seed) for strategy in (UNIFORM, *LEANS))
+            yield from (strategy.arm(pool, FOURTH, seed) for strategy in (UNIFORM, *strategies))
 
 
 def ablations() -> Iterator[Arm]:
