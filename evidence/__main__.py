@@ -97,7 +97,8 @@ def row_of(bench: Bench, results: Results, arm: Arm, run: Run) -> dict[str, Any]
     if origin not in {row["stage_one"] for row in results.rows("stage_one_students")}:
         base = bench.base(arm.covered, arm.changes)
         of_base = measure_student(bench, base, base.store.path("stage-one/checkpoint/final"), whole=True)
-        results.add("stage_one_students", {"stage_one": origin, "covered": arm.covered, **of_base})
+        asked = base.store.manifest("round-000/scores").meta["seconds"]  # of probes, said to ask with
+        results.add("stage_one_students", {"stage_one": origin, "covered": arm.covered, "asked": round(asked), **of_base})
     students = [
         measure_student(bench, run, run.store.path(f"{name}/final"), whole=name == arm.checkpoints[-1])
         for name in arm.checkpoints

@@ -117,10 +117,10 @@ class Bench:
             yield
 
     def base(self, covered: int, changes: tuple[tuple[str, Any], ...] = ()) -> Run:
-        """Stage I of a pool, and the first round's scores. What the changes leave as it is comes from the base without them."""
+        """Stage I of a pool, and the first round's scores; what its first change leaves alone, from the base without it."""
         arm = Arm(covered, "uniform", 1, 0, 1, changes)
         run = self._run_of(arm, "-".join([f"pool{covered}", "base", *arm.changed]))
-        build(run, ["stage-one/checkpoint", "round-000/scores"], self.base(covered) if changes else None)
+        build(run, ["stage-one/checkpoint", "round-000/scores"], self.base(covered, changes[1:]) if changes else None)
         return run
 
     def arm(self, arm: Arm) -> Run:

@@ -112,4 +112,14 @@ def ablations() -> Iterator[Arm]:
                 yield UNIFORM.arm(ABLATED, FOURTH, seed, changes=((key, value),))
 
 
-PARTS = {"selection": selection, "leaning": leaning, "rounds": rounds, "ablations": ablations}
+HEARD = ablated("models.asr", "openai/whisper-tiny.en")
+COSTED = (NONE, UNIFORM, DEFAULT, HEARD)
+ALONE = 0  # the seed of arms that only their cost is read of
+
+
+def cost() -> Iterator[Arm]:
+    """What it takes: these one after the other, in one process, on a machine that does nothing else."""
+    yield from (strategy.arm(ABLATED, FULL, ALONE) for strategy in COSTED)
+
+
+PARTS = {"selection": selection, "leaning": leaning, "rounds": rounds, "ablations": ablations, "cost": cost}

@@ -13,8 +13,10 @@ from evidence.analysis import Estimate, by_domains, crossed, reaches
 from evidence.arms import Arm
 from evidence.parts import (
     ABLATED,
+    ALONE,
     BUDGETS,
     CHANGES,
+    COSTED,
     DEFAULT,
     FOURTH,
     FULL,
@@ -84,7 +86,12 @@ class Evidence:
 
     @cached_property
     def arms(self) -> list[dict[str, Any]]:
-        return list(self.results.rows("arms"))
+        return [row for row in self.results.rows("arms") if row["seed"] != ALONE]
+
+    @cached_property
+    def alone(self) -> dict[Arm, dict[str, float]]:
+        """Wall seconds, by kind of work, of arms that had the machine to themselves."""
+        return {arm_of(row): row["wall"] for row in self.results.rows("arms") if row["seed"] == ALONE}
 
     @cached_property
     def students(self) -> dict[str, dict[str, Any]]:
@@ -200,14 +207,15 @@ def budgets(found: Evidence) -> str:
 
 
 def needs(found: Evidence) -> str:
-    """In a sentence a pool, the seconds at which the default is as good as uniform with its full budget."""
-    said = []
+    """A row a pool: the seconds at which the default is as good as uniform with its full budget, and with its probes' on top."""
+    rows = []
     for covered in POOLS:
         if all(found.group(covered, strategy, budget).rows for strategy in (UNIFORM, DEFAULT) for budget in BUDGETS):
-            share = {strategy: reach(found, covered, strategy) for strategy in (UNIFORM, DEFAULT)}
-            told = [f"{s.label} {f'{at:,.0f} s' if at else 'never'}" for s, at in share.items()]
-            said.append(f"{covered} % covered, seconds of speech for uniform's D with {FULL:,}: {', '.join(told)}.")
-    return "\n".join(said) or NOTHING
+            full, at = found.group(covered, UNIFORM), reach(found, covered, DEFAULT)
+            (asked,) = {found.students[origin]["asked"] for origin, _ in full.keys}
+            spent = [f"{s:,.0f} ({s / full.seconds:.0%})" for s in (at, at + asked)] if at else ["never", "–"]
+            rows.append([f"{covered} %", f"{full.seconds:,.0f}", *spent])
+    return markdown(["covered", "uniform, s", "the default for the same D, s", "with its probes, s"], rows)
 
 
 def reach(found: Evidence, covered: int, strategy: Strategy) -> float | None:
@@ -264,19 +272,30 @@ def ablations(found: Evidence) -> str:
 
 
 def cost(found: Evidence) -> str:
-    """Wall seconds of each kind of work, and of all of it for each 0.1 nats below Stage I."""
+    """Wall seconds of each kind of work beyond Stage I, and of all of it for each 0.1 nats below Stage I, pool by pool."""
     rows = []
-    for covered in POOLS:
-        for _, group in found.measured(covered, MAIN):
-            wall = {kind: float(np.mean([row["wall"][kind] for row in group.rows.values()])) for kind in KINDS}
-            before = np.array([found.students[key[0]]["D"] for key in group.keys], float)
-            gain = -crossed(by_domains(group.d(group.keys) - before, found.domain, even())).mean
-            total = sum(wall.values())
-            each = f"{0.1 * total / gain:.0f}" if gain > 0 else "–"
-            rows.append(
-                [f"{covered} %", group.label, *(f"{wall[kind]:.1f}" for kind in KINDS), f"{total:.0f}", f"{gain:.3f}", each]
-            )
-    return markdown(["covered", "arm", *(f"{kind} s" for kind in KINDS), "sum s", "D below Stage I", "s for 0.1 nats"], rows)
+    for strategy in COSTED:
+        wall = found.alone.get(strategy.arm(ABLATED, FULL, ALONE))
+        if not wall:
+            continue
+        if strategy == UNIFORM:
+            wall = {**wall, "scores": 0.0}  # made for every run, but chance asks nothing
+        total = sum(wall.values())
+        each = [
+            f"{0.1 * total / gain:.0f}" if (gain := below_stage_one(found, covered, strategy)) > 0 else "–" for covered in POOLS
+        ]
+        rows.append([strategy.label, *(f"{wall[kind]:.1f}" for kind in KINDS), f"{total:.0f}", *each])
+    head = ["arm", *(f"{kind} s" for kind in KINDS), "sum s", *(f"s for 0.1 nats, {covered} %" for covered in POOLS)]
+    return markdown(head, rows)
+
+
+def below_stage_one(found: Evidence, covered: int, strategy: Strategy) -> float:
+    """How far D, every domain alike, falls below that of the Stage I student; NaN where nothing is measured."""
+    group = found.group(covered, strategy)
+    if not group.rows:
+        return float("nan")
+    before = np.array([found.students[key[0]]["D"] for key in group.keys], float)
+    return -crossed(by_domains(group.d(group.keys) - before, found.domain, even())).mean
 
 
 def choosing(found: Evidence) -> str:
