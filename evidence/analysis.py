@@ -44,6 +44,8 @@ def crossed(values: np.ndarray) -> Estimate:
     parts = np.array([of_seeds, of_texts, -of_rest]) / (seeds * texts)
     floor = max(parts[0], parts[1])
     variance = max(float(parts.sum()), floor)
+    if not parts.any():
+        return Estimate(mean, mean, mean)
     freedom = np.array([seeds - 1, texts - 1, (seeds - 1) * (texts - 1)])
     df = max(variance**2 / float((parts**2 / freedom).sum()), 1.0)
     width = float(t.ppf(0.975, df)) * variance**0.5

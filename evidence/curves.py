@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 
 from evidence.analysis import FEWEST, Estimate, PowerLaw, by_domains, crossed, power_laws
-from evidence.tables import UNCOVERED, Evidence, interval, markdown, only
+from evidence.tables import UNCOVERED, Evidence, interval, markdown, only, signed
 from evidence.texts import COVERED
 
 MEASURES = ("D", "M", "F")
 RESAMPLES = 500
+SETTLED = 1  # the point from which a curve should only fall
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One α: steps, and every measure's values (seeds, steps, texts)."""
+    """One α: its seeds, steps, and every measure's values (seeds, steps, texts)."""
 
     alpha: float
+    seeds: list[int]
     steps: np.ndarray
     values: dict[str, np.ndarray]
 
@@ -40,20 +42,21 @@ def curves(found: Evidence) -> list[Curve]:
             if row["alpha"] == alpha:
                 of_alpha.setdefault(row["seed"], {})[row["steps"]] = row
         steps = sorted(set.union(*(set(points) for points in of_alpha.values())))
-        whole = [points for _, points in sorted(of_alpha.items()) if len(points) == len(steps)]
-        values = {m: np.array([[points[n][m] for n in steps] for points in whole], float) for m in MEASURES}
-        lines.append(Curve(alpha, np.array(steps), values))
+        seeds = [seed for seed, points in sorted(of_alpha.items()) if len(points) == len(steps)]
+        values = {m: np.array([[of_alpha[seed][n][m] for n in steps] for seed in seeds], float) for m in MEASURES}
+        lines.append(Curve(alpha, seeds, np.array(steps), values))
     return lines
 
 
 def fit(curve: Curve, measure: str, domain: np.ndarray, domains: Sequence[str]) -> tuple[PowerLaw, np.ndarray] | None:
-    """The law and the 95 % intervals (3, 2) of E, B and β, from resampled texts (with each text its whole curve)."""
+    """The law and the 95 % intervals (3, 2) of E, B and β, from resampled seeds and texts (with each its whole curves)."""
     if len(curve.steps) < FEWEST:
         return None
-    values = by_domains(curve.values[measure], domain, only(*domains)).mean(0)  # (steps, texts)
+    values = by_domains(curve.values[measure], domain, only(*domains))  # (seeds, steps, texts)
+    seeds, _, texts = values.shape
     rng = np.random.default_rng(7)
-    draws = [rng.integers(0, values.shape[1], values.shape[1]) for _ in range(RESAMPLES)]
-    means = np.stack([values.mean(1), *(values[:, drawn].mean(1) for drawn in draws)])
+    draws = [(rng.integers(0, seeds, seeds), rng.integers(0, texts, texts)) for _ in range(RESAMPLES)]
+    means = np.stack([values.mean((0, 2)), *(values[s][:, :, t].mean((0, 2)) for s, t in draws)])
     law, *laws = power_laws(curve.steps, means)
     return PowerLaw(*law.tolist()), np.percentile(np.array(laws), [2.5, 97.5], axis=0).T
 
@@ -68,6 +71,24 @@ def table(found: Evidence) -> str:
                 rows.append([f"{curve.alpha:g}", where, measure, *shown])
     steps = [str(n) for curve in curves(found)[:1] for n in curve.steps]
     return markdown(["α", "texts", "", *(f"{n} steps" for n in steps)], rows)
+
+
+def growth(found: Evidence) -> str:
+    """Whether M and F grew once settled, and M less distillation's at the end, seed by seed."""
+    lines = curves(found)
+    rows = []
+    for curve in lines:
+        for where, domains in ((COVERED, (COVERED,)), ("others", UNCOVERED)):
+            weights = only(*domains)
+            grown = [curve.values[m][:, -1] - curve.values[m][:, SETTLED] for m in ("M", "F")]
+            row = [signed(crossed(by_domains(values, found.domain, weights))) for values in grown]
+            less = "–"
+            if curve is not lines[0] and (both := sorted({*curve.seeds} & {*lines[0].seeds})):
+                ends = [one.values["M"][[one.seeds.index(seed) for seed in both], -1] for one in (curve, lines[0])]
+                less = signed(crossed(by_domains(ends[0] - ends[1], found.domain, weights)))
+            rows.append([f"{curve.alpha:g}", where, str(len(curve.seeds)), *row, less])
+    between = f"{lines[0].steps[SETTLED]} to {lines[0].steps[-1]} steps" if lines else ""
+    return markdown(["α", "texts", "seeds", f"M, {between}", f"F, {between}", "M at the end, less that of α = 1"], rows)
 
 
 def fits(found: Evidence) -> str:

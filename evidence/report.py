@@ -23,6 +23,7 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
     """What can stand in a page, by name."""
     return {
         "stage-one": lambda found: shown("D, M and F by steps", "stage-one", curves.table(found)),
+        "growth": curves.growth,
         "fits": curves.fits,
         "selection": tables.selection,
         "by-domain": tables.by_domain,

@@ -32,6 +32,11 @@ def test_one_run_has_no_interval() -> None:
     assert (found.low, found.high, found.verdict) == (None, None, "one run")
 
 
+def test_where_nothing_varies_the_interval_is_a_point() -> None:
+    assert crossed(np.full((3, 50), 0.5)) == (0.5, 0.5, 0.5)
+    assert crossed(np.zeros((3, 50))).verdict == "no difference"
+
+
 def test_domains_weigh_what_they_are_given() -> None:
     domain = np.array(["a"] * 10 + ["b"] * 2)
     values = np.where(domain == "a", 1.0, 4.0)[None]
