@@ -22,7 +22,7 @@ from typing import Any
 
 from evidence.arms import CONFIG, Arm, Bench
 from evidence.measures import chosen, evaluation_texts, machine, measure_student, seconds, stage_one_digest, today
-from evidence.parts import PARTS
+from evidence.parts import FULL, PARTS
 from evidence.results import Results
 from salad.errors import RunInUse
 from salad.pipeline.models import quiet_libraries
@@ -99,10 +99,8 @@ def row_of(bench: Bench, results: Results, arm: Arm, run: Run) -> dict[str, Any]
         of_base = measure_student(bench, base, base.store.path("stage-one/checkpoint/final"), whole=True)
         asked = base.store.manifest("round-000/scores").meta["seconds"]  # of probes, said to ask with
         results.add("stage_one_students", {"stage_one": origin, "covered": arm.covered, "asked": round(asked), **of_base})
-    students = [
-        measure_student(bench, run, run.store.path(f"{name}/final"), whole=name == arm.checkpoints[-1])
-        for name in arm.checkpoints
-    ]
+    wholly = arm.checkpoints[-1:] if arm.budget >= FULL else []  # the pages ask the rest of D alone
+    students = [measure_student(bench, run, run.store.path(f"{name}/final"), name in wholly) for name in arm.checkpoints]
     return {
         "arm": arm.name,
         "covered": arm.covered,

@@ -71,9 +71,7 @@ CHANGES: tuple[tuple[str, Any], ...] = (
     ("train.teacher", "cached"),
     ("models.asr", "openai/whisper-tiny.en"),
     ("cluster.k", 6),
-    ("cluster.k", 96),
     ("probe.per_cluster", 2),
-    ("probe.per_cluster", 20),
 )
 # What makes Stage I another student: another teacher or texts turned down, or other probes and so other texts.
 BEFORE_ROUNDS = ("train.teacher", "models.asr", "cluster.k", "probe.per_cluster")

@@ -59,8 +59,9 @@ def test_documents_that_measure_are_in_no_pool(bench: Bench, tmp_path: Path) -> 
 
 
 def test_arms_start_from_one_student_and_are_measured_once(
-    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("evidence.__main__.FULL", 60)
     results = Results(tmp_path / "results")
     arms = [Arm(80, None, 60, 1), Arm(80, "uniform", 60, 1), Arm(80, "importance", 60, 1), Arm(80, "uniform", 60, 2)]
     arms.append(Arm(80, "uniform", 60, 1, 2, (("train.round_steps", 2),)))
