@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evidence.analysis import FEWEST, Estimate, PowerLaw, by_domains, crossed, power_laws
-from evidence.tables import UNCOVERED, Evidence, interval, markdown, only, signed
+from evidence.tables import UNCOVERED, Evidence, markdown, only, signed
 from evidence.texts import COVERED
 
 MEASURES = ("D", "M", "F")
@@ -62,12 +62,12 @@ def fit(curve: Curve, measure: str, domain: np.ndarray, domains: Sequence[str]) 
 
 
 def table(found: Evidence) -> str:
-    """D, M and F in what was heard and elsewhere, at every number of steps."""
+    """Means of D, M and F in what was heard and elsewhere, at every number of steps."""
     rows = []
     for curve in curves(found):
         for where, domains in ((COVERED, (COVERED,)), ("others", UNCOVERED)):
             for measure in MEASURES:
-                shown = [interval(one) for one in curve.at(measure, found.domain, domains)]
+                shown = [f"{one.mean:.3f}" for one in curve.at(measure, found.domain, domains)]
                 rows.append([f"{curve.alpha:g}", where, measure, *shown])
     steps = [str(n) for curve in curves(found)[:1] for n in curve.steps]
     return markdown(["α", "texts", "", *(f"{n} steps" for n in steps)], rows)
