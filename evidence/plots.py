@@ -20,7 +20,7 @@ ALPHA = {1.0: "#cc3311", 0.5: "#ccbb44", 0.0: "#4477aa"}
 
 
 @contextmanager
-def figure(path: Path, columns: int, width: float = 3.4, height: float = 3.2) -> Iterator[Any]:
+def figure(path: Path, columns: int, width: float = 3.4, height: float = 3.2, sharey: bool = False) -> Iterator[Any]:
     """Axes side by side; the SVG has no date and no random ids: equal rows give equal bytes."""
     import matplotlib
 
@@ -28,7 +28,7 @@ def figure(path: Path, columns: int, width: float = 3.4, height: float = 3.2) ->
     matplotlib.rcParams.update({"svg.hashsalt": "salad", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, columns, figsize=(width * columns, height), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(1, columns, figsize=(width * columns, height), squeeze=False, sharey=sharey, layout="constrained")
     yield axes[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, metadata={"Date": None, "Creator": None})
@@ -60,8 +60,8 @@ def draw(axis: Any, x: float, one: Estimate, colour: str, label: str | None) -> 
 
 
 def by_budget(found: Evidence, folder: Path) -> None:
-    """D by seconds of speech, pool by pool."""
-    with figure(folder / "evidence-budgets.svg", len(POOLS)) as axes:
+    """D by seconds of speech, pool by pool; the bars are the intervals of the difference to uniform with as much."""
+    with figure(folder / "evidence-budgets.svg", len(POOLS), sharey=True) as axes:
         for axis, covered in zip(axes, POOLS, strict=True):
             none = found.group(covered, NONE)
             if none.rows:
@@ -73,13 +73,19 @@ def by_budget(found: Evidence, folder: Path) -> None:
                     d = [found.mean(group, even()).mean for group in groups]
                     seconds = [group.seconds for group in groups]
                     axis.plot(seconds, d, "o-", ms=4, color=COLOUR[strategy], label=strategy.label)
+            for budget, group in ((b, found.group(covered, DEFAULT, b)) for b in BUDGETS):
+                one = found.difference(group, found.group(covered, UNIFORM, budget), even())
+                if one and one.low is not None and one.high is not None:
+                    mean = found.mean(group, even()).mean
+                    bar = Estimate(mean, mean + one.low - one.mean, mean + one.high - one.mean)
+                    draw(axis, group.seconds, bar, COLOUR[DEFAULT], None)
             axis.set_xscale("log", base=2)
             axis.set_xticks(BUDGETS, [f"{b:,}" for b in BUDGETS])
             axis.minorticks_off()
             axis.set_title(f"{covered} % covered", fontsize=9)
             axis.set_xlabel("seconds of speech")
         axes[0].set_ylabel("D, nats (every domain alike)")
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[-1].legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.88))
 
 
 def leaning(found: Evidence, folder: Path) -> None:
