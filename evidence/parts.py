@@ -37,6 +37,7 @@ MAIN = (NONE, UNIFORM, IMPORTANCE, AS_IT_IS, CONTENT)
 DEFAULT = CONTENT
 UNCERTAINTY = Strategy("uncertainty", "uncertainty")  # the highest D first, whatever the pool holds
 OTHERS = (UNCERTAINTY, Strategy("facility-location", "facility-location"))  # `salad simulate`'s best in one round (docs/log.md)
+BUDGETED = (*MAIN[1:], *OTHERS)  # with smaller budgets too: all of them on the pool of ABLATED, uniform and the default on all
 
 
 def selection() -> Iterator[Arm]:
@@ -53,6 +54,9 @@ def selection() -> Iterator[Arm]:
         for budget in BUDGETS[:-1]:
             for seed in SEEDS:
                 yield from (strategy.arm(pool, budget, seed) for strategy in (UNIFORM, DEFAULT))
+    for budget in BUDGETS[:-1]:
+        for seed in SEEDS:
+            yield from (strategy.arm(ABLATED, budget, seed) for strategy in BUDGETED if strategy not in (UNIFORM, DEFAULT))
 
 
 QUARTER = (("train.round_steps", 25),)

@@ -14,6 +14,7 @@ from evidence.arms import Arm
 from evidence.parts import (
     ABLATED,
     ALONE,
+    BUDGETED,
     BUDGETS,
     CHANGES,
     COSTED,
@@ -193,7 +194,7 @@ def budgets(found: Evidence) -> str:
     rows = []
     for covered in POOLS:
         full = found.group(covered, UNIFORM)
-        for strategy in (UNIFORM, DEFAULT):
+        for strategy in BUDGETED:
             groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
             if not all(group.rows for group in groups):
                 continue
