@@ -13,6 +13,7 @@ from evidence.tables import UNCOVERED, Evidence, markdown, only, signed
 from evidence.texts import COVERED
 
 MEASURES = ("D", "M", "F")
+WHERE = ((COVERED, (COVERED,)), ("others", UNCOVERED))  # what was heard, and elsewhere
 RESAMPLES = 500
 SETTLED = 1  # the point from which a curve should only fall
 
@@ -65,7 +66,7 @@ def table(found: Evidence) -> str:
     """Means of D, M and F in what was heard and elsewhere, at every number of steps."""
     rows = []
     for curve in curves(found):
-        for where, domains in ((COVERED, (COVERED,)), ("others", UNCOVERED)):
+        for where, domains in WHERE:
             for measure in MEASURES:
                 shown = [f"{one.mean:.3f}" for one in curve.at(measure, found.domain, domains)]
                 rows.append([f"{curve.alpha:g}", where, measure, *shown])
@@ -78,7 +79,7 @@ def growth(found: Evidence) -> str:
     lines = curves(found)
     rows = []
     for curve in lines:
-        for where, domains in ((COVERED, (COVERED,)), ("others", UNCOVERED)):
+        for where, domains in WHERE:
             weights = only(*domains)
             grown = [curve.values[m][:, -1] - curve.values[m][:, SETTLED] for m in ("M", "F")]
             row = [signed(crossed(by_domains(values, found.domain, weights))) for values in grown]
@@ -95,7 +96,7 @@ def fits(found: Evidence) -> str:
     """E, B and β of M by α."""
     rows = []
     for curve in curves(found):
-        for where, domains in ((COVERED, (COVERED,)), ("others", UNCOVERED)):
+        for where, domains in WHERE:
             fitted = fit(curve, "M", found.domain, domains)
             if fitted:
                 law, intervals = fitted

@@ -56,7 +56,7 @@ def selection() -> Iterator[Arm]:
                 yield from (strategy.arm(pool, budget, seed) for strategy in (UNIFORM, DEFAULT))
     for budget in BUDGETS[:-1]:
         for seed in SEEDS:
-            yield from (strategy.arm(ABLATED, budget, seed) for strategy in BUDGETED if strategy not in (UNIFORM, DEFAULT))
+            yield from (strategy.arm(ABLATED, budget, seed) for strategy in BUDGETED)
 
 
 QUARTER = (("train.round_steps", 25),)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from evidence.analysis import Estimate
-from evidence.curves import curves, fit
+from evidence.curves import WHERE, curves, fit
 from evidence.parts import AS_IT_IS, BUDGETS, CONTENT, DEFAULT, FOURTH, IMPORTANCE, NONE, POOLS, UNIFORM
-from evidence.tables import UNCOVERED, Evidence, even, leans, p_web
+from evidence.tables import Evidence, even, leans, p_web
 from evidence.texts import COVERED
 
 COLOUR = {NONE: "#888888", UNIFORM: "#4477aa", IMPORTANCE: "#ccbb44", AS_IT_IS: "#ee8866", CONTENT: "#cc3311"}
@@ -122,7 +122,7 @@ def stage_one(found: Evidence, folder: Path) -> None:
     with figure(folder / "evidence-stage-one.svg", 3) as axes:
         for axis, measure in zip(axes, ("D", "M", "F"), strict=True):
             for curve in lines:
-                for where, domains, style in ((COVERED, (COVERED,), "o-"), ("others", UNCOVERED, "s--")):
+                for (where, domains), style in zip(WHERE, ("o-", "s--"), strict=True):
                     of_steps = [one.mean for one in curve.at(measure, found.domain, domains)]
                     label = f"α = {curve.alpha:g}, {where}"
                     fitted = fit(curve, "M", found.domain, domains) if measure == "M" else None
