@@ -8,6 +8,8 @@ Satterthwaite 1946).
 
 from __future__ import annotations
 
+import itertools
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -62,18 +64,23 @@ def by_domains(values: np.ndarray, domain: np.ndarray, weights: dict[str, float]
     return values * factor
 
 
-def reaches(budgets: np.ndarray, d: np.ndarray, target: float) -> float | None:
-    """The least budget at which D, linear in log budget between the measured ones, is as low as the target; None: at none.
+def reaches(budgets: np.ndarray, less: np.ndarray, points: int = 200) -> Estimate:
+    """The least budget at which a difference (budgets, seeds, texts) is 0 or below, and its interval; inf: at none.
 
-    budgets ascending. What lies below the first measured one is not extrapolated: the first is then the answer.
+    budgets ascending; between two of them the difference is linear in log budget, looked at in so many points. The interval
+    begins where 0 is first inside the difference's own, and ends where that is wholly at or below 0 (Fieller 1954). What lies
+    below the first budget is not extrapolated: the first is then the answer.
     """
-    for i in np.flatnonzero(d <= target):
-        if i == 0:
-            return float(budgets[0])
-        if d[i - 1] > target:
-            share = (d[i - 1] - target) / (d[i - 1] - d[i])
-            return float(np.exp(np.log(budgets[i - 1]) + share * np.log(budgets[i] / budgets[i - 1])))
-    return None
+    at = np.concatenate([np.geomspace(*pair, points) for pair in itertools.pairwise(budgets)])
+    share = np.concatenate([np.linspace(0, 1, points)] * (len(budgets) - 1))
+    gap = np.repeat(np.arange(len(budgets) - 1), points)
+    found = [crossed((1 - s) * less[i] + s * less[i + 1]) for i, s in zip(gap, share, strict=True)]
+
+    def first(limits: list[float | None]) -> float:
+        return next((float(b) for b, limit in zip(at, limits, strict=True) if limit is not None and limit <= 1e-12), inf)
+
+    mean, low, high = (list(values) for values in zip(*found, strict=True))
+    return Estimate(first(mean), None if low[0] is None else first(low), None if high[0] is None else first(high))
 
 
 FEWEST = 4  # points for a law of three parameters

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from evidence import curves, plots, tables
+from evidence import budgets, curves, plots, tables
 from evidence.results import PUBLISHED, Results
 from evidence.tables import NOTHING, Evidence
 
@@ -27,8 +27,8 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "fits": curves.fits,
         "selection": tables.selection,
         "by-domain": tables.by_domain,
-        "budgets": lambda found: shown("D by seconds of speech", "budgets", tables.budgets(found)),
-        "needs": tables.needs,
+        "budgets": lambda found: shown("D by seconds of speech", "budgets", budgets.table(found)),
+        "needs": budgets.needs,
         "choosing": tables.choosing,
         "leaning": lambda found: shown("D less uniform's by how much of the speech is new", "leaning", tables.leaning(found)),
         "rounds": tables.rounds,

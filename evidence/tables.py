@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evidence.analysis import Estimate, by_domains, crossed, reaches
+from evidence.analysis import Estimate, by_domains, crossed
 from evidence.arms import Arm
 from evidence.parts import (
     ABLATED,
@@ -113,17 +113,26 @@ class Evidence:
             if group.rows:
                 yield strategy, group
 
+    def budgeted(self, pool: int) -> list[Strategy]:
+        """Those that have rows of every budget, as uniform has."""
+        whole = [s for s in BUDGETED if all(self.group(pool, s, budget).rows for budget in BUDGETS)]
+        return whole if UNIFORM in whole else []
+
     def mean(self, group: Group, weights: dict[str, float], voice: str = "D") -> Estimate:
-        return self._weighed(group.d(group.keys, voice), weights)
+        return self._estimate(group.d(group.keys, voice), weights)
 
     def difference(self, group: Group, other: Group, weights: dict[str, float], voice: str = "D") -> Estimate | None:
         """group − other, over the runs that both have; None where they share none."""
         keys = [key for key in group.keys if key in other.rows]
-        return self._weighed(group.d(keys, voice) - other.d(keys, voice), weights) if keys else None
+        return self._estimate(group.d(keys, voice) - other.d(keys, voice), weights) if keys else None
 
-    def _weighed(self, values: np.ndarray, weights: dict[str, float]) -> Estimate:
-        said = np.isfinite(values).all(0)
-        return crossed(by_domains(values[:, said], self.domain[said], weights))
+    def weighed(self, values: np.ndarray, weights: dict[str, float]) -> np.ndarray:
+        """Values (..., texts) such that their plain mean is the domains' weighted one; a text that one of them lacks left out."""
+        said = np.isfinite(values).reshape(-1, values.shape[-1]).all(0)
+        return by_domains(values[..., said], self.domain[said], weights)
+
+    def _estimate(self, values: np.ndarray, weights: dict[str, float]) -> Estimate:
+        return crossed(self.weighed(values, weights))
 
 
 def even() -> dict[str, float]:
@@ -187,44 +196,6 @@ def by_domain(found: Evidence) -> str:
                 ]
             rows.append([f"{covered} %", group.label, *shown])
     return markdown(["covered", "arm", *DOMAINS], rows)
-
-
-def budgets(found: Evidence) -> str:
-    """D (every domain alike) by seconds of speech, less uniform's with as many, and less uniform's with all of them."""
-    rows = []
-    for covered in POOLS:
-        full = found.group(covered, UNIFORM)
-        for strategy in BUDGETED:
-            groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
-            if not all(group.rows for group in groups):
-                continue
-            for budget, group in zip(BUDGETS, groups, strict=True):
-                row = [f"{covered} %", strategy.label, f"{budget:,}", str(len(group.rows)), interval(found.mean(group, even()))]
-                for other in (found.group(covered, UNIFORM, budget), full):
-                    same = (strategy, group.rows) == (UNIFORM, other.rows)
-                    row.append("–" if same else signed(found.difference(group, other, even())))
-                rows.append(row)
-    return markdown(["covered", "arm", "speech s", "runs", "D even", "− uniform's", f"− uniform's with {FULL:,} s"], rows)
-
-
-def needs(found: Evidence) -> str:
-    """A row a pool: the seconds at which the default is as good as uniform with its full budget, and with its probes' on top."""
-    rows = []
-    for covered in POOLS:
-        if all(found.group(covered, strategy, budget).rows for strategy in (UNIFORM, DEFAULT) for budget in BUDGETS):
-            full, at = found.group(covered, UNIFORM), reach(found, covered, DEFAULT)
-            (asked,) = {found.students[origin]["asked"] for origin, _ in full.keys}
-            spent = [f"{s:,.0f} ({s / full.seconds:.0%})" for s in (at, at + asked)] if at else ["never", "–"]
-            rows.append([f"{covered} %", f"{full.seconds:,.0f}", *spent])
-    return markdown(["covered", "uniform, s", "the default for the same D, s", "with its probes, s"], rows)
-
-
-def reach(found: Evidence, covered: int, strategy: Strategy) -> float | None:
-    """Seconds of speech at which a strategy's D, every domain alike, is that of uniform with its full budget."""
-    groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
-    target = found.mean(found.group(covered, UNIFORM), even()).mean
-    d = np.array([found.mean(group, even()).mean for group in groups])
-    return reaches(np.array([group.seconds for group in groups]), d, target)
 
 
 def leans(found: Evidence, covered: int) -> list[tuple[Strategy, Group]]:

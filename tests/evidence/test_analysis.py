@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 import pytest
 
@@ -47,10 +49,26 @@ def test_domains_weigh_what_they_are_given() -> None:
 
 def test_the_budget_that_comes_to_the_same() -> None:
     budgets = np.array([400.0, 800.0, 1600.0])
-    assert reaches(budgets, np.array([1.5, 1.4, 1.3]), 1.35) == pytest.approx(800 * 2**0.5)
-    assert reaches(budgets, np.array([1.5, 1.4, 1.3]), 1.6) == 400
-    assert reaches(budgets, np.array([1.5, 1.4, 1.3]), 1.2) is None
-    assert reaches(budgets, np.array([1.5, 1.2, 1.3]), 1.3) == pytest.approx(400 * 2 ** (2 / 3))
+
+    def at(*d: float, target: float) -> float:
+        return reaches(budgets, np.array(d)[:, None, None] - np.full((3, 3, 50), target)).mean
+
+    assert at(1.5, 1.4, 1.3, target=1.35) == pytest.approx(800 * 2**0.5, rel=0.01)
+    assert at(1.5, 1.4, 1.3, target=1.6) == 400
+    assert at(1.5, 1.4, 1.3, target=1.2) == inf
+    assert at(1.5, 1.2, 1.3, target=1.3) == pytest.approx(400 * 2 ** (2 / 3), rel=0.01)
+
+
+def test_the_interval_of_a_budget_holds_the_truth_as_often_as_it_says() -> None:
+    budgets, rng, held = np.array([400.0, 1600.0]), np.random.default_rng(0), 0
+    for _ in range(300):
+        noise = rng.normal(0, 0.03, (2, 3, 1)) + rng.normal(0, 0.1, (2, 1, 100)) + rng.normal(0, 0.1, (2, 3, 100))
+        found = reaches(budgets, np.array([0.2, -0.2])[:, None, None] + noise, 40)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low <= found.mean <= found.high
+        held += found.low <= 800 <= found.high
+    assert 0.92 <= held / 300 <= 1.0
 
 
 def test_a_power_law_is_found_again() -> None:

@@ -1,0 +1,62 @@
+"""D by seconds of speech, and the seconds at which a strategy is as good as uniform with all of them."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+
+from evidence.analysis import Estimate, reaches
+from evidence.parts import BUDGETS, FULL, POOLS, UNIFORM, Strategy
+from evidence.tables import Evidence, even, interval, markdown, signed
+
+
+def table(found: Evidence) -> str:
+    """D (every domain alike) by seconds of speech, less uniform's with as many, and less uniform's with all of them."""
+    rows = []
+    for covered in POOLS:
+        full = found.group(covered, UNIFORM)
+        for strategy in found.budgeted(covered):
+            for budget in BUDGETS:
+                group = found.group(covered, strategy, budget)
+                row = [f"{covered} %", strategy.label, f"{budget:,}", str(len(group.rows)), interval(found.mean(group, even()))]
+                for other in (found.group(covered, UNIFORM, budget), full):
+                    same = (strategy, group.rows) == (UNIFORM, other.rows)
+                    row.append("–" if same else signed(found.difference(group, other, even())))
+                rows.append(row)
+    return markdown(["covered", "arm", "speech s", "runs", "D even", "− uniform's", f"− uniform's with {FULL:,} s"], rows)
+
+
+def needs(found: Evidence) -> str:
+    """The seconds at which each strategy is as good as uniform with its full budget, and with those of its probes on top."""
+    rows = []
+    for covered in POOLS:
+        full = found.group(covered, UNIFORM)
+        for strategy in found.budgeted(covered):
+            if strategy == UNIFORM:
+                continue
+            (asked,) = {found.students[origin]["asked"] for origin, _ in full.keys}
+            reached = reach(found, covered, strategy)
+            least = found.group(covered, strategy, BUDGETS[0]).seconds
+            alone = [up_to(s, least, "{:,.0f}") for s in reached]
+            both = [up_to(s, least, "{:.0%}", asked, full.seconds) for s in reached]
+            shown = [f"{at} [{low}, {high}]" for at, low, high in (alone, both)]
+            rows.append([f"{covered} %", strategy.label, f"{full.seconds:,.0f}", shown[0], f"{asked}", shown[1]])
+    head = ["covered", "arm", "uniform, s", "for the same D, s", "its probes, s", "both, of uniform's"]
+    return markdown(head, rows)
+
+
+def reach(found: Evidence, covered: int, strategy: Strategy) -> Estimate:
+    """Seconds of speech at which a strategy's D, every domain alike, is that of uniform with its full budget."""
+    full = found.group(covered, UNIFORM)
+    groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
+    keys = sorted(set.intersection(*(set(group.rows) for group in (full, *groups))))
+    less = found.weighed(np.array([group.d(keys) - full.d(keys) for group in groups]), even())
+    return reaches(np.array([group.seconds for group in groups]), less)
+
+
+def up_to(seconds: float | None, least: float, form: str, more: float = 0.0, of: float = 1.0) -> str:
+    """(seconds + more) / of; what the least budget reaches is an upper bound, inf is never, and of one run there is no limit."""
+    if seconds is None:
+        return "–"
+    return "never" if seconds == inf else "≤ " * (seconds <= least) + form.format((seconds + more) / of)

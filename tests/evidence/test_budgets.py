@@ -1,0 +1,79 @@
+"""The seconds at which a strategy is as good as chance with all of them: read off, with what of it is chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, log
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evidence.analysis import Estimate
+from evidence.budgets import needs, reach, table
+from evidence.parts import ABLATED, BUDGETS, DEFAULT, IMPORTANCE, SEEDS, UNIFORM, Strategy
+from evidence.results import Results
+from evidence.tables import Evidence
+from evidence.texts import DOMAINS
+
+EACH = 8
+ASKED = 400  # seconds of probes
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Callable[..., Evidence]:
+    """Rows in which a strategy's D is a function of its seconds, plus noise of each run and text."""
+
+    def rows(noise: float, of: dict[Strategy, Callable[[int], float]]) -> Evidence:
+        results = Results(tmp_path)
+        domain = [d for d in DOMAINS for _ in range(EACH)]
+        rng = np.random.default_rng(0)
+        results.add("evaluation", {"domain": domain})
+        results.add("stage_one_students", {"stage_one": "s", "covered": ABLATED, "asked": ASKED})
+        for strategy, d in of.items():
+            for arm in (strategy.arm(ABLATED, budget, seed) for budget in BUDGETS for seed in SEEDS):
+                values = d(arm.budget) + rng.normal(0, noise, len(domain)) + rng.normal(0, noise)
+                same = {"covered": arm.covered, "selector": arm.selector, "budget": arm.budget, "seed": arm.seed, "rounds": 1}
+                spent = {"seconds": arm.budget, "by_domain": {"law": 1}}
+                row = {"stage_one": "s", "changes": dict(arm.changes), "spent": spent, "students": [{"D": values.tolist()}]}
+                results.add("arms", same | row)
+        return Evidence(results)
+
+    return rows
+
+
+def falling(least: float) -> Callable[[int], float]:
+    """D at the smallest budget, from which every doubling of the seconds takes a tenth."""
+    return lambda seconds: least - 0.1 * log(seconds / BUDGETS[0], 2)
+
+
+def test_halfway_between_two_budgets(found: Callable[..., Evidence]) -> None:
+    rows = found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(1.7)})  # three doublings ahead
+    assert reach(rows, ABLATED, DEFAULT) == pytest.approx((200, 200, 200), rel=0.01)
+    assert needs(rows).splitlines()[2:] == [
+        f"| 80 % | {DEFAULT.label} | 1,600 | 201 [201, 201] | 400 | 38% [38%, 38%] |"
+    ]  # (200 + 400) / 1600
+
+
+def test_the_smallest_budget_is_a_bound_and_what_is_worse_never_gets_there(found: Callable[..., Evidence]) -> None:
+    rows = found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(1.0), IMPORTANCE: falling(2.05)})
+    assert reach(rows, ABLATED, DEFAULT) == (100, 100, 100)
+    assert reach(rows, ABLATED, IMPORTANCE) == (inf, inf, inf)
+    shown = [line.split(" | ")[3:] for line in needs(rows).splitlines()[2:]]
+    assert shown == [
+        ["never [never, never]", "400", "never [never, never] |"],
+        ["≤ 100 [≤ 100, ≤ 100]", "400", "≤ 31% [≤ 31%, ≤ 31%] |"],
+    ]
+
+
+def test_noise_of_seeds_and_texts_widens_the_interval(found: Callable[..., Evidence]) -> None:
+    reached: Estimate = reach(found(0.05, {UNIFORM: falling(2.0), DEFAULT: falling(1.7)}), ABLATED, DEFAULT)
+    assert reached.low is not None
+    assert reached.high is not None
+    assert 100 <= reached.low < 200 < reached.high < 1600
+
+
+def test_a_strategy_without_all_budgets_is_not_shown(found: Callable[..., Evidence]) -> None:
+    rows = found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(1.7)})
+    rows.arms = [row for row in rows.arms if (row["selector"], row["budget"]) != (DEFAULT.selector, BUDGETS[1])]
+    assert {line.split(" | ")[1] for line in table(rows).splitlines()[2:]} == {UNIFORM.label}
