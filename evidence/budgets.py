@@ -12,14 +12,19 @@ from evidence.tables import Evidence, even, interval, markdown, signed
 
 
 def table(found: Evidence) -> str:
-    """D (every domain alike) by seconds of speech, less uniform's with as many, and less uniform's with all of them."""
+    """D (every domain alike) by seconds of speech, less uniform's with as many, and less uniform's with all of them.
+
+    A star: these runs, and the uniform ones that are taken from them, go on from another Stage I student.
+    """
     rows = []
     for covered in POOLS:
         full = found.group(covered, UNIFORM)
         for strategy in found.budgeted(covered):
             for budget in BUDGETS:
                 group = found.group(covered, strategy, budget)
-                row = [f"{covered} %", strategy.label, f"{budget:,}", str(len(group.rows)), interval(found.mean(group, even()))]
+                other_student = not {origin for origin, _ in group.keys} <= {origin for origin, _ in full.keys}
+                d = interval(found.mean(group, even())) + "*" * other_student
+                row = [f"{covered} %", strategy.label, f"{budget:,}", str(len(group.keys)), d]
                 for other in (found.group(covered, UNIFORM, budget), full):
                     same = (strategy, group.rows) == (UNIFORM, other.rows)
                     row.append("–" if same else signed(found.difference(group, other, even())))
@@ -50,9 +55,11 @@ def reach(found: Evidence, covered: int, strategy: Strategy) -> Estimate:
     """Seconds of speech at which a strategy's D, every domain alike, is that of uniform with its full budget."""
     full = found.group(covered, UNIFORM)
     groups = [found.group(covered, strategy, budget) for budget in BUDGETS]
-    keys = sorted(set.intersection(*(set(group.rows) for group in (full, *groups))))
-    less = found.weighed(np.array([group.d(keys) - full.d(keys) for group in groups]), even())
-    return reaches(np.array([group.seconds for group in groups]), less)
+    pairs = [group.shared(full) for group in groups]
+    seeds = set.intersection(*({seed for _, seed in keys} for keys in pairs))
+    of_seeds = [[key for key in keys if key[1] in seeds] for keys in pairs]
+    less = [group.d(keys) - full.d(keys) for group, keys in zip(groups, of_seeds, strict=True)]
+    return reaches(np.array([group.seconds for group in groups]), found.weighed(np.array(less), even()))
 
 
 def up_to(seconds: float | None, least: float, form: str, more: float = 0.0, of: float = 1.0) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,30 +39,41 @@ NOTHING = "Not measured yet."
 KINDS = ("scores", "selection", "speech", "features", "training")
 
 
+Key = tuple[str, int]  # Stage I student and seed
+
+
 @dataclass(frozen=True)
 class Group:
-    """Runs of one arm that differ in their seed: D of the last student, text by text."""
+    """Runs of one arm that differ in their seed or their Stage I student: D of the last student, text by text."""
 
     label: str
-    rows: dict[tuple[str, int], dict[str, Any]]  # by Stage I student and seed
+    rows: dict[Key, dict[str, Any]]  # in the order in which Stage I students speak for a seed
 
-    def d(self, keys: Sequence[tuple[str, int]], voice: str = "D") -> np.ndarray:
+    def d(self, keys: Sequence[Key], voice: str = "D") -> np.ndarray:
         """(runs, texts). voice: "D" for the held-out one, "D_taught" for the one that teaches; NaN for a text not said."""
         return np.array([self.rows[key]["students"][-1][voice] for key in keys], float)
 
     @property
-    def keys(self) -> list[tuple[str, int]]:
-        return sorted(self.rows)
+    def keys(self) -> list[Key]:
+        """One a seed."""
+        return self.shared(self)
+
+    def shared(self, other: Group) -> list[Key]:
+        """Pairs, one a seed: two runs of one seed are told apart by rounding alone, and count once."""
+        first: dict[int, Key] = {}
+        for key in (key for key in self.rows if key in other.rows):
+            first.setdefault(key[1], key)
+        return [first[seed] for seed in sorted(first)]
 
     @property
     def seconds(self) -> float:
         """Of speech spent, the mean over runs."""
-        return float(np.mean([row["spent"]["seconds"] for row in self.rows.values()]))
+        return float(np.mean([self.rows[key]["spent"]["seconds"] for key in self.keys]))
 
     @property
     def uncovered(self) -> float:
         """The share of the spoken texts that is of domains Stage I never heard, the mean over runs."""
-        spoken = [row["spent"]["by_domain"] for row in self.rows.values()]
+        spoken = [self.rows[key]["spent"]["by_domain"] for key in self.keys]
         return float(np.mean([1 - by_domain.get(COVERED, 0) / sum(by_domain.values()) for by_domain in spoken]))
 
 
@@ -99,12 +111,17 @@ class Evidence:
         """Stage I students by their digest."""
         return {row["stage_one"]: row for row in self.results.rows("stage_one_students")}
 
+    @cached_property
+    def started(self) -> Counter[str]:
+        """How many arms go on from each Stage I student."""
+        return Counter(row["stage_one"] for row in self.arms)
+
     def group(
         self, pool: int, strategy: Strategy, budget: int = FULL, rounds: int = 1, changes: tuple[tuple[str, Any], ...] = ()
     ) -> Group:
         wanted = strategy.arm(pool, budget, 0, rounds, changes)
         found = {(row["stage_one"], row["seed"]): row for row in self.arms if arm_of(row) == replace(wanted, seed=row["seed"])}
-        return Group(strategy.label, found)
+        return Group(strategy.label, {key: found[key] for key in sorted(found, key=lambda key: (-self.started[key[0]], key))})
 
     def measured(self, pool: int, strategies: Sequence[Strategy], budget: int = FULL) -> Iterator[tuple[Strategy, Group]]:
         """Those that have rows."""
@@ -123,7 +140,7 @@ class Evidence:
 
     def difference(self, group: Group, other: Group, weights: dict[str, float], voice: str = "D") -> Estimate | None:
         """group − other, over the runs that both have; None where they share none."""
-        keys = [key for key in group.keys if key in other.rows]
+        keys = group.shared(other)
         return self._estimate(group.d(keys, voice) - other.d(keys, voice), weights) if keys else None
 
     def weighed(self, values: np.ndarray, weights: dict[str, float]) -> np.ndarray:
@@ -160,7 +177,7 @@ def selection(found: Evidence) -> str:
         uniform = found.group(covered, UNIFORM)
         measures = [(even(), "D"), (p_web(covered), "D"), (even(), "D_taught")]
         for strategy, group in found.measured(covered, (*MAIN, *OTHERS)):
-            row = [f"{covered} %", group.label, str(len(group.rows)), f"{group.seconds:,.0f}"]
+            row = [f"{covered} %", group.label, str(len(group.keys)), f"{group.seconds:,.0f}"]
             row.append("–" if strategy == NONE else f"{group.uncovered:.0%}")
             for weights, voice in measures:
                 row.append(f"{found.mean(group, weights, voice).mean:.3f}")
@@ -212,7 +229,7 @@ def leaning(found: Evidence) -> str:
         for strategy, group in leans(found, covered):
             less = [signed(found.difference(group, uniform, w)) for w in (even(), p_web(covered), *map(only, DOMAINS))]
             label = "γ = 5, the default" if strategy == DEFAULT else strategy.label
-            rows.append([f"{covered} %", label, str(len(group.rows)), f"{group.uncovered:.0%}", *less])
+            rows.append([f"{covered} %", label, str(len(group.keys)), f"{group.uncovered:.0%}", *less])
     return markdown(["covered", "P_target", "runs", "uncovered", "D even, − uniform", "D P_web, − uniform", *DOMAINS], rows)
 
 
@@ -239,7 +256,7 @@ def ablations(found: Evidence) -> str:
         less = "–" if strategy == DEFAULT else signed(found.difference(group, default, even()))
         beaten = signed(found.difference(group, by_chance if by_chance.rows else uniform, even()))
         what = "nothing" if strategy == DEFAULT else strategy.label
-        rows.append([what, str(len(group.rows)), f"{group.uncovered:.0%}", f"{found.mean(group, even()).mean:.3f}", less, beaten])
+        rows.append([what, str(len(group.keys)), f"{group.uncovered:.0%}", f"{found.mean(group, even()).mean:.3f}", less, beaten])
     return markdown(["changed", "runs", "uncovered", "D even", "− default", "− uniform"], rows)
 
 
@@ -278,7 +295,7 @@ def choosing(found: Evidence) -> str:
         uniform = found.group(covered, UNIFORM)
         for strategy, group in found.measured(covered, MAIN):
             right = _right(group, group.keys)
-            keys = [key for key in group.keys if key in uniform.rows]
+            keys = group.shared(uniform)
             less = (
                 "–" if strategy == UNIFORM or not keys else signed(crossed(_right(group, keys) - _right(uniform, keys)), 1, 100)
             )
@@ -287,7 +304,7 @@ def choosing(found: Evidence) -> str:
     return markdown(["covered", "arm", "accuracy by ear", f"gap to Q on text ({q:.1%}), points", "− uniform, points"], rows)
 
 
-def _right(group: Group, keys: Sequence[tuple[str, int]]) -> np.ndarray:
+def _right(group: Group, keys: Sequence[Key]) -> np.ndarray:
     return np.array([group.rows[key]["students"][-1]["continuation"] for key in keys], float)
 
 
@@ -314,7 +331,7 @@ def headline(found: Evidence) -> str:
             before = found.mean(uniform, even()).mean
             lines.append(
                 f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
-                f"({one.verdict}; {len(group.rows)} runs each)"
+                f"({one.verdict}; {len(group.keys)} runs each)"
             )
     quarter = found.group(ABLATED, DEFAULT, FOURTH)
     one = found.difference(quarter, found.group(ABLATED, UNIFORM), even())

@@ -11,9 +11,9 @@ import pytest
 
 from evidence.analysis import Estimate
 from evidence.budgets import needs, reach, table
-from evidence.parts import ABLATED, BUDGETS, DEFAULT, IMPORTANCE, SEEDS, UNIFORM, Strategy
+from evidence.parts import ABLATED, BUDGETS, DEFAULT, IMPORTANCE, SEEDS, UNCERTAINTY, UNIFORM, Strategy
 from evidence.results import Results
-from evidence.tables import Evidence
+from evidence.tables import Evidence, even
 from evidence.texts import DOMAINS
 
 EACH = 8
@@ -24,18 +24,18 @@ ASKED = 400  # seconds of probes
 def found(tmp_path: Path) -> Callable[..., Evidence]:
     """Rows in which a strategy's D is a function of its seconds, plus noise of each run and text."""
 
-    def rows(noise: float, of: dict[Strategy, Callable[[int], float]]) -> Evidence:
+    def rows(noise: float, of: dict[Strategy, Callable[[int], float]], student: str = "s") -> Evidence:
         results = Results(tmp_path)
         domain = [d for d in DOMAINS for _ in range(EACH)]
         rng = np.random.default_rng(0)
         results.add("evaluation", {"domain": domain})
-        results.add("stage_one_students", {"stage_one": "s", "covered": ABLATED, "asked": ASKED})
+        results.add("stage_one_students", {"stage_one": student, "covered": ABLATED, "asked": ASKED})
         for strategy, d in of.items():
             for arm in (strategy.arm(ABLATED, budget, seed) for budget in BUDGETS for seed in SEEDS):
                 values = d(arm.budget) + rng.normal(0, noise, len(domain)) + rng.normal(0, noise)
                 same = {"covered": arm.covered, "selector": arm.selector, "budget": arm.budget, "seed": arm.seed, "rounds": 1}
                 spent = {"seconds": arm.budget, "by_domain": {"law": 1}}
-                row = {"stage_one": "s", "changes": dict(arm.changes), "spent": spent, "students": [{"D": values.tolist()}]}
+                row = {"stage_one": student, "changes": dict(arm.changes), "spent": spent, "students": [{"D": values.tolist()}]}
                 results.add("arms", same | row)
         return Evidence(results)
 
@@ -77,3 +77,16 @@ def test_a_strategy_without_all_budgets_is_not_shown(found: Callable[..., Eviden
     rows = found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(1.7)})
     rows.arms = [row for row in rows.arms if (row["selector"], row["budget"]) != (DEFAULT.selector, BUDGETS[1])]
     assert {line.split(" | ")[1] for line in table(rows).splitlines()[2:]} == {UNIFORM.label}
+
+
+def test_of_two_stage_one_students_the_one_that_most_go_on_from_speaks_and_the_other_where_it_alone_can(
+    found: Callable[..., Evidence],
+) -> None:
+    found(0.0, {UNIFORM: falling(2.0), IMPORTANCE: falling(1.9)}, "second")
+    rows = found(0.0, {UNIFORM: falling(5.0), DEFAULT: falling(4.8), UNCERTAINTY: falling(4.9)}, "first")
+    uniform, importance = (rows.group(ABLATED, strategy) for strategy in (UNIFORM, IMPORTANCE))
+    assert uniform.keys == [("first", seed) for seed in SEEDS]
+    assert importance.shared(uniform) == [("second", seed) for seed in SEEDS]
+    assert rows.difference(importance, uniform, even()) == pytest.approx((-0.1, -0.1, -0.1)), "not 1.9 - 5.0"
+    starred = {line.split(" | ")[1] for line in table(rows).splitlines()[2:] if "*" in line}
+    assert starred == {IMPORTANCE.label}
