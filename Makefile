@@ -45,7 +45,7 @@ voices: setup ## Kokoro's 28 voices and Piper's joe, without a model hub: 130 MB
 	mkdir -p .venv/share && cd .venv/share && npm pack --silent --ignore-scripts kokoro-js@1.2.1
 
 reproduce: voices ## every figure of docs/evidence.md from nothing, in runs/evidence; several hours, goes on when stopped
-	$(BIN)/python -m evidence
+	$(BIN)/python -m evidence --jobs 2
 
 licences: setup ## write docs/licences-packages.md from .venv
 	$(BIN)/python -m tests.security.licences > docs/licences-packages.md

@@ -6,9 +6,9 @@
     python -m evidence report                # tables and plots again, of the rows alone
     python -m evidence --config evidence/larger.yaml --folder runs/evidence-larger  # larger models, where a GPU is at hand
 
-Stop it at any moment: what is measured is not measured again, and a stage that was under way goes on. A second process
-beside it takes other arms (give each its threads: OMP_NUM_THREADS=1). `--results evidence/results` adds to the rows that
-the pages of this repository show.
+Stop it at any moment: what is measured is not measured again, and a stage that was under way goes on. With `--jobs 2` two
+processes of one thread each share the arms; the rows of the pages were made so, and come out the same on the same kind of
+processor. `--results evidence/results` adds to those rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from evidence.arms import CONFIG, Arm, Bench
+from evidence.arms import CONFIG, WAIT, Arm, Bench, when_free
+from evidence.jobs import side_by_side
 from evidence.measures import chosen, evaluation_texts, machine, measure_student, seconds, stage_one_digest, today
 from evidence.parts import FULL, PARTS
 from evidence.results import Results
@@ -30,7 +31,7 @@ from salad.errors import RunInUse
 from salad.pipeline.models import quiet_libraries
 from salad.pipeline.stages import Run
 
-WAIT = 20  # seconds, for another process to finish what this one needs
+ONE_PROCESS = ("cost", "report")  # what it takes is read of arms that have the machine to themselves
 
 
 def main() -> int:
@@ -41,7 +42,10 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/evidence"), help="where runs are made (default: %(default)s)")
     parser.add_argument("--config", type=Path, default=CONFIG, help="models and training (default: evidence/config.yaml)")
     parser.add_argument("--results", type=Path, help="where rows are kept (default: results, in that folder)")
-    parser.add_argument("--limit", type=int, help="stop after so many arms of each part")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes of one thread each, beside each other (default: one, of all)"
+    )
+    parser.add_argument("--limit", type=int, help="stop after so many arms of each part, in each process")
     parser.add_argument("--list", action="store_true", help="say what is done and what is missing, and stop")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(known):
@@ -53,7 +57,16 @@ def main() -> int:
     bench = Bench(given.folder.absolute(), given.config)
     for part in given.parts or known:
         started = time.monotonic()
-        if part == "report":
+        if given.jobs > 1 and part not in ONE_PROCESS:
+            same = [
+                f"--{name}={value}"
+                for name in ("folder", "config", "results", "limit")
+                if (value := getattr(given, name)) is not None
+            ]
+            if any(codes := side_by_side([sys.executable, "-m", "evidence", part, *same], given.jobs)):
+                print(f"== {part}: a process ended with {max(codes, key=abs)}; the same command goes on from here", flush=True)
+                return 1
+        elif part == "report":
             from evidence.report import write
 
             print(f"Page: {write(results)}")
@@ -69,6 +82,7 @@ def main() -> int:
 
 def run_arms(bench: Bench, results: Results, part: str, arms: list[Arm], limit: int | None) -> None:
     """Train and measure what is missing, in order; an arm that another process is at is left to it."""
+    when_free(lambda: bench.evaluation)
     done, passed = 0, 0
     while limit is None or done < limit:
         names = measured(results)
@@ -79,15 +93,14 @@ def run_arms(bench: Bench, results: Results, part: str, arms: list[Arm], limit: 
             passed = 0
             time.sleep(WAIT)
         arm = missing[passed]
-        print(f"== {part}: {arm.name} ({len(missing)} of {len(arms)} arms missing)", flush=True)
         try:
             with bench.at_work(arm.name):
+                print(f"== {part}: {arm.name} ({len(missing)} of {len(arms)} arms missing)", flush=True)
                 if arm.name not in measured(results):
                     results.add("arms", row_of(bench, results, arm, bench.arm(arm)))
             done, passed = done + 1, 0
             give_memory_back()
-        except RunInUse as e:
-            print(f"   {e}", flush=True)
+        except RunInUse:
             passed += 1
 
 
@@ -141,4 +154,8 @@ def show(results: Results) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.")
+        sys.exit(130)

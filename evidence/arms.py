@@ -8,12 +8,13 @@ texts of every domain, in a voice that no training hears. An arm is a run like a
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -26,6 +27,8 @@ from salad.pipeline.stages import Run
 
 CONFIG = Path(__file__).with_name("config.yaml")
 HELDOUT_VOICE = {"engine": "piper", "voice": "en_US-joe-medium"}  # a man; who teaches is hibari, a woman
+WAIT = 20  # seconds, for another process to finish what this one needs
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -164,3 +167,16 @@ def build(run: Run, names: Sequence[str], donor: Run | None = None) -> None:
             walk(run, stages)
         finally:
             run.models.close()
+
+
+def when_free(make: Callable[[], Made]) -> Made:
+    """What `make` gives, once no other process is making it."""
+    told = False
+    while True:
+        try:
+            return make()
+        except RunInUse as e:
+            if not told:
+                print(f"{e}; waiting for it", flush=True)
+            told = True
+            time.sleep(WAIT)

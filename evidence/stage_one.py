@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from evidence.arms import Bench
+from evidence.arms import Bench, when_free
 from evidence.measures import machine, measure_student, today
 from evidence.results import Results
 from salad import artifact
@@ -30,7 +30,7 @@ SEEDS = (1, 2, 3)
 
 def measure_curves(bench: Bench, results: Results) -> None:
     """A row a point: of every α, seed and number of steps."""
-    base = bench.base(COVERED)
+    base = when_free(lambda: bench.base(COVERED))
     for seed in SEEDS:
         for alpha in ALPHAS:
             name = f"alpha{alpha:g}-seed{seed}"
