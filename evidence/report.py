@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from evidence import budgets, curves, plots, tables
+from evidence import budgets, curves, headline, plots, tables
 from evidence.results import PUBLISHED, Results
 from evidence.tables import NOTHING, Evidence
 
@@ -35,7 +35,7 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "ablations": tables.ablations,
         "cost": tables.cost,
         "machines": tables.machines,
-        "headline": tables.headline,
+        "headline": headline.headline,
     }
 
 

@@ -321,30 +321,6 @@ def machines(found: Evidence) -> str:
     )
 
 
-def headline(found: Evidence) -> str:
-    """The README's sentences: the default against uniform at equal budget."""
-    lines = []
-    for covered in POOLS:
-        group, uniform = found.group(covered, DEFAULT), found.group(covered, UNIFORM)
-        one = found.difference(group, uniform, even())
-        if one:
-            before = found.mean(uniform, even()).mean
-            lines.append(
-                f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
-                f"({one.verdict}; {len(group.keys)} runs each)"
-            )
-    quarter = found.group(ABLATED, DEFAULT, FOURTH)
-    one = found.difference(quarter, found.group(ABLATED, UNIFORM), even())
-    if one:
-        lines.append(
-            f"- {ABLATED} %, choosing with {quarter.seconds:,.0f} s against chance with {FULL:,}: {signed(one)} ({one.verdict})"
-        )
-    weighed = found.difference(found.group(ABLATED, DEFAULT), found.group(ABLATED, UNIFORM), p_web(ABLATED))
-    if weighed:
-        lines.append(f"- {ABLATED} %, domains weighed as the pool weighs them: {signed(weighed)} ({weighed.verdict})")
-    return "\n".join(lines) or NOTHING
-
-
 def interval(one: Estimate) -> str:
     return f"{one.mean:.3f}" if one.low is None else f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
 

@@ -1,0 +1,34 @@
+"""The README's sentences: the default against uniform."""
+
+from __future__ import annotations
+
+from evidence.budgets import share_needed
+from evidence.parts import ABLATED, DEFAULT, FOURTH, FULL, POOLS, UNIFORM
+from evidence.tables import NOTHING, Evidence, even, p_web, signed
+
+
+def headline(found: Evidence) -> str:
+    """At equal budget pool by pool, with a quarter of it, the seconds for the same D, and by the pool's own weights."""
+    lines = []
+    for covered in POOLS:
+        group, uniform = found.group(covered, DEFAULT), found.group(covered, UNIFORM)
+        one = found.difference(group, uniform, even())
+        if one:
+            before = found.mean(uniform, even()).mean
+            lines.append(
+                f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
+                f"({one.verdict}; {len(group.keys)} runs each)"
+            )
+    quarter = found.group(ABLATED, DEFAULT, FOURTH)
+    one = found.difference(quarter, found.group(ABLATED, UNIFORM), even())
+    if one:
+        lines.append(
+            f"- {ABLATED} %, choosing with {quarter.seconds:,.0f} s against chance with {FULL:,}: {signed(one)} ({one.verdict})"
+        )
+    shares = [f"{both} with {covered} % covered" for covered in POOLS if (both := share_needed(found, covered, DEFAULT))]
+    if shares:
+        lines.append(f"- of the speech that chance takes, choosing needs for the same D, probes included: {', '.join(shares)}")
+    weighed = found.difference(found.group(ABLATED, DEFAULT), found.group(ABLATED, UNIFORM), p_web(ABLATED))
+    if weighed:
+        lines.append(f"- {ABLATED} %, domains weighed as the pool weighs them: {signed(weighed)} ({weighed.verdict})")
+    return "\n".join(lines) or NOTHING
