@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from salad.errors import ConfigError, nearest
 
@@ -37,6 +38,7 @@ class Machine:
 # of short texts reach 45 % (training there: 642 positions a second; the demo's embeddings and features are alike), and Whisper
 # tiny.en, 16 spans at a time, 3 % of it (54 s of speech a second).
 CORE = 2_842 * 2 * 134.5e6 / 2
+CORE_FLOAT32 = 829 / 2_842 * CORE  # the same core made to read in float32: what a processor without bfloat16 is taken for
 STEADY, DECODING = 0.45, 0.03
 # Assumed, not measured: what well-fed training of some billion parameters reaches, and decoding that waits for launches.
 GPU_STEADY, GPU_DECODING = 0.35, 0.001
@@ -47,11 +49,21 @@ def machine(device: str | None = None, cores: int | None = None) -> Machine:
     """One GPU by name, or the processors ("cpu"); None: what is here. ConfigError for another name."""
     device, cores = device or _gpu_here() or "cpu", cores or len(os.sched_getaffinity(0))
     if device == "cpu":
-        return Machine(device, cores, CORE * cores, STEADY, DECODING)
+        return Machine(device, cores, (CORE if has_bfloat16() else CORE_FLOAT32) * cores, STEADY, DECODING)
     if device not in GPUS:
         known = ["cpu", *GPUS]
         raise ConfigError(f"unknown device '{device}'{nearest(device, known)}", f"known: {', '.join(known)}")
     return Machine(device, cores, GPUS[device], GPU_STEADY, GPU_DECODING)
+
+
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether networks compute in bfloat16 here (`devices.pick_dtype`); importing torch to ask would take seconds."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:  # another system
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return not {"avx512_bf16", "amx_tile"}.isdisjoint(flags)
 
 
 def _gpu_here() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from salad.errors import SaladError
 from salad.pipeline.clean import clean, passages, refusal
 from salad.pipeline.stages import Run
 from salad.plan import machine, plan, show, supply
+from salad.plan.machine import CORE, DECODING, STEADY, Machine, has_bfloat16
 from tests.fakes import write_config
 from tests.test_cli import one_line_error, salad
 
 ROOT = Path(__file__).parents[2]
-TWO_CORES = machine("cpu", 2)
+TWO_CORES = Machine("cpu", 2, 2 * CORE, STEADY, DECODING)  # with bfloat16, whatever this machine has
 # Seconds of the sums in docs/results.md, "The demo", two cores of an EPYC: speech is TTS and ASR together.
 MEASURED = {"pool": 20, "embeddings": 82, "speech": 102, "features": 65, "metrics": 41, "training": 158, "scores": 13}
 WITHIN = 1.5
@@ -148,6 +150,30 @@ def test_unknown_sizes_are_asked_for() -> None:
         plan(load_config(ROOT / "configs/demo.yaml", {"models.lm": "somebody/lm"}), TWO_CORES)
     with pytest.raises(SaladError, match="unknown device 'h10'; did you mean 'h100'"):
         machine("h10")
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("fpu avx512_bf16", True), ("fpu amx_tile", True), ("fpu avx2", False), (None, False)]
+)
+def test_a_processor_without_bfloat16_takes_its_time(
+    demo: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, has: bool
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags:
+        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(sys.modules[has_bfloat16.__module__], "has_bfloat16", lambda: has_bfloat16(cpuinfo))
+    longer = plan(demo, machine("cpu", 2)).seconds / plan(demo, TWO_CORES).seconds
+    assert longer == 1 if has else 2 < longer < 3.4
+
+
+def test_it_knows_what_training_will_compute_in() -> None:
+    import torch
+
+    from salad.devices import pick_dtype
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU computes here")
+    assert has_bfloat16() == (pick_dtype() == torch.bfloat16)
 
 
 def test_packaged_texts_are_still_what_was_counted() -> None:
