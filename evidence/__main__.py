@@ -82,13 +82,13 @@ def main() -> int:
 
 def run_arms(bench: Bench, results: Results, part: str, arms: list[Arm], limit: int | None) -> None:
     """Train and measure what is missing, in order; an arm that another process is at is left to it."""
-    when_free(lambda: bench.evaluation)
     done, passed = 0, 0
     while limit is None or done < limit:
         names = measured(results)
         missing = [arm for arm in arms if arm.name not in names]
         if not missing:
             return
+        when_free(lambda: bench.evaluation)
         if passed >= len(missing):
             passed = 0
             time.sleep(WAIT)

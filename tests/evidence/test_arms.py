@@ -84,6 +84,10 @@ def test_arms_start_from_one_student_and_are_measured_once(
     assert capsys.readouterr().out == ""
     assert len(list(results.rows("arms"))) == len(arms)
 
+    idle = Bench(tmp_path / "idle", bench.config, bench.sizes, None)
+    run_arms(idle, results, "some", arms, None)
+    assert not idle.folder.exists(), "where nothing is missing nothing is spoken either"
+
     found = Evidence(results)
     uniform = found.group(80, UNIFORM, 60)
     assert sorted(seed for _, seed in uniform.keys) == [1, 2]
