@@ -38,31 +38,25 @@ def needs(found: Evidence) -> str:
     for covered in POOLS:
         full = found.group(covered, UNIFORM)
         for strategy in (strategy for strategy in found.budgeted(covered) if strategy != UNIFORM):
-            alone = shown(found, covered, strategy, "{:,.0f}")
-            both = share_needed(found, covered, strategy)
+            alone, both = seconds_and_share(found, covered, strategy)
             rows.append([f"{covered} %", strategy.label, f"{full.seconds:,.0f}", alone, f"{asked(found, covered)}", both])
     head = ["covered", "arm", "uniform, s", "for the same D, s", "its probes, s", "both, of uniform's"]
     return markdown(head, rows)
 
 
-def share_needed(found: Evidence, covered: int, strategy: Strategy) -> str:
-    """Of uniform's full budget, the seconds that a strategy and its probes need for the same D; "" where not measured."""
-    if strategy not in found.budgeted(covered):
-        return ""
-    return shown(found, covered, strategy, "{:.0%}", asked(found, covered), found.group(covered, UNIFORM).seconds)
+def seconds_and_share(found: Evidence, covered: int, strategy: Strategy) -> tuple[str, str]:
+    """Seconds for the D of uniform's full budget, and what they are of that budget with the probes' on top; with intervals."""
+    full, reached = found.group(covered, UNIFORM).seconds, reach(found, covered, strategy)
+    least, more = found.group(covered, strategy, BUDGETS[0]).seconds, asked(found, covered)
+    alone = [up_to(s, least, "{:,.0f}") for s in reached]
+    both = [up_to(s, least, "{:.0%}", more, full) for s in reached]
+    return f"{alone[0]} [{alone[1]}, {alone[2]}]", f"{both[0]} [{both[1]}, {both[2]}]"
 
 
 def asked(found: Evidence, covered: int) -> int:
     """Seconds of the probes' speech, which every strategy but uniform asks."""
     (seconds,) = {found.students[origin]["asked"] for origin, _ in found.group(covered, UNIFORM).keys}
     return int(seconds)
-
-
-def shown(found: Evidence, covered: int, strategy: Strategy, form: str, more: float = 0.0, of: float = 1.0) -> str:
-    """(seconds + more) / of, with their interval: of `reach`."""
-    least = found.group(covered, strategy, BUDGETS[0]).seconds
-    at, low, high = (up_to(s, least, form, more, of) for s in reach(found, covered, strategy))
-    return f"{at} [{low}, {high}]"
 
 
 def reach(found: Evidence, covered: int, strategy: Strategy) -> Estimate:

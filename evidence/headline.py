@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evidence.budgets import share_needed
+from evidence.budgets import seconds_and_share
 from evidence.parts import ABLATED, DEFAULT, FOURTH, FULL, POOLS, UNIFORM
 from evidence.tables import NOTHING, Evidence, even, p_web, signed
 
@@ -25,7 +25,8 @@ def headline(found: Evidence) -> str:
         lines.append(
             f"- {ABLATED} %, choosing with {quarter.seconds:,.0f} s against chance with {FULL:,}: {signed(one)} ({one.verdict})"
         )
-    shares = [f"{both} with {covered} % covered" for covered in POOLS if (both := share_needed(found, covered, DEFAULT))]
+    measured = [covered for covered in POOLS if DEFAULT in found.budgeted(covered)]
+    shares = [f"{seconds_and_share(found, covered, DEFAULT)[1]} with {covered} % covered" for covered in measured]
     if shares:
         lines.append(f"- of the speech that chance takes, choosing needs for the same D, probes included: {', '.join(shares)}")
     weighed = found.difference(found.group(ABLATED, DEFAULT), found.group(ABLATED, UNIFORM), p_web(ABLATED))
