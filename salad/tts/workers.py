@@ -2,7 +2,7 @@
 
 Batches depend on the jobs alone, never on who is free first, so the sounds do not depend on how many workers there are.
 A text whose worker is killed, hangs, runs out of memory, or whose sound is none, is tried once more alone in another
-process; then it has its fault and the rest goes on.
+process; then it has its fault and the rest goes on. A worker that dies while its model loads had not begun: no try is lost.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ class _Worker:
     def __init__(self, serial: int) -> None:
         self.serial = serial
         self.batch: _Batch | None = None
+        self.began = False  # at the batch: the model is loaded
         self.deadline = 0.0
         self.engine: tuple[str, str | None] | None = None
         ours, theirs = socket.socketpair()
@@ -188,7 +189,7 @@ class _Worker:
         return self._process.pid
 
     def start(self, batch: _Batch, level: float) -> None:
-        self.batch, self.deadline = batch, time.monotonic() + LOADING
+        self.batch, self.began, self.deadline = batch, False, time.monotonic() + LOADING
         voice = batch.jobs[0].voice
         self.engine = (voice.engine, voice.model)
         with suppress(OSError):  # it is dead: seen when its end of the socket is read
@@ -319,7 +320,7 @@ class Workers:
             self._lose(worker, worker.death())
             return
         if kind == "loaded":
-            worker.deadline = time.monotonic() + self._limit(worker)
+            worker.began, worker.deadline = True, time.monotonic() + self._limit(worker)
             return
         batch, worker.batch = worker.batch, None
         assert batch is not None
@@ -354,6 +355,8 @@ class Workers:
         assert batch is not None
         if self._deaths >= FRUITLESS:
             self._forget(batch.ticket, SaladError(f"{FRUITLESS} processes that spoke broke one after the other: {why}"))
+        elif not worker.began:
+            self._pending.appendleft(batch)
         else:
             self._retry(batch, batch.jobs, why, worker.serial)
 

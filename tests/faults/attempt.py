@@ -1,7 +1,7 @@
 """A process that runs a configuration and is stopped where the test says, and its log.
 
-Lines of the log: "stage NAME" before a stage, "build NAME" when its build starts, "said TEXT" by the engine, "shard FILE" when
-a shard's sidecar gets its name, and "end NAME" with the number of changes that the stage took.
+Lines of the log: "stage NAME" before a stage, "build NAME" when its build starts, "order PID" and "said TEXT" by the engine,
+"shard FILE" when a shard's sidecar gets its name, and "end NAME" with the number of changes that the stage took.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A voice of tones that writes down every text that it says, so that what is said twice shows."""
+"""A voice of tones that writes down every text that it says, so that what is said twice shows, and every order it is given."""
 
 from __future__ import annotations
 
@@ -17,14 +17,26 @@ PACE = "SALAD_FAULTS_PACE"  # environment variable: seconds that a text takes
 
 class NotingEngine(ToneEngine):
     def synthesize(self, texts: list[str], voice: str) -> list[Speech]:
+        if texts != [FIRST_WORDS]:
+            note(order())
         return [self._say(text) for text in texts]
 
     def _say(self, text: str) -> Speech:
-        if LOG in os.environ and text != FIRST_WORDS:
-            with open(os.environ[LOG], "a", encoding="utf-8") as f:
-                f.write(f"said {text}\n")
+        if text != FIRST_WORDS:
+            note(f"said {text}")
         time.sleep(float(os.environ.get(PACE, 0)))
         return self.synthesize_one(text)
 
     def synthesize_one(self, text: str) -> Speech:
         return super().synthesize([text], "tone")[0]
+
+
+def order(pid: int | None = None) -> str:
+    """The log's line for an order that a process, or this one, is given."""
+    return f"order {pid or os.getpid()}"
+
+
+def note(line: str) -> None:
+    if LOG in os.environ:
+        with open(os.environ[LOG], "a", encoding="utf-8") as f:
+            f.write(f"{line}\n")

@@ -164,7 +164,7 @@ class TestRealSpeech:
         second = np.zeros(self.RATE, np.float32)
         rng = np.random.default_rng(0)
         planted = {
-            "clipped": lambda w: np.clip(w * (5 / (3 * np.abs(w).max())), -1, 1),  # a peak of 5/3
+            "clipped": lambda w: np.clip(w * (2 / np.abs(w).max()), -1, 1),
             "silence at the edge": lambda w: np.concatenate([w, second]),
             "pause too long": lambda w: np.concatenate([w[: len(w) // 2], second, second, w[len(w) // 2 :]]),
             "not understood": lambda w: (0.05 * rng.standard_normal(len(w))).astype(np.float32),
