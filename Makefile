@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 PIP_FLAGS ?=
 TORCH ?= torch==2.13.0
 # Tests wait for servers and processes more than they compute: two files at a time. `make test SPREAD=`: one.
-SPREAD ?= --numprocesses 2 --dist loadfile
+SPREAD ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 STAMP := .venv/.installed
 

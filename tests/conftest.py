@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.browser", "tests.faults.table"]
 
+HERE = Path(__file__).parent
+
 settings.register_profile("same", derandomize=True, deadline=None)  # the same examples in every run, however busy the machine
 settings.load_profile("same")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,9 +26,26 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
+# They take minutes. Begun first, none of them is left to one process while the other has nothing to do.
+LONG = [
+    "test_real.py", "tts/test_engine_contract.py", "flows/test_ending.py", "faults/test_killed.py", "pipeline/test_remote.py",
+    "pipeline/test_compute_address.py", "pipeline/test_launch.py", "test_cli.py", "faults/test_server_gone.py",
+    "flows/test_prefect_end_to_end.py", "faults/test_signals.py", "pipeline/test_compute.py", "test_run.py",
+    "faults/test_damaged.py",
+]  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, so that a plain mistake shows at once."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Fast tests first, so that a plain mistake shows at once; of each kind those of long files."""
+    places = {HERE / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, places.get(item.path, len(LONG))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_imported_stays() -> None:
+    """Every training collects garbage: that it looks through all of torch each time is a third of a tiny run's work."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +29,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("real")
     config = folder / "config.yaml"
     config.write_text(CONFIG.read_text() + f"runs_dir: {folder / 'runs'}\n")
-    threads = str(os.cpu_count() or 1)
     done = subprocess.run(
         [sys.executable, "-m", "salad", "run", str(config)],
-        capture_output=True, text=True, timeout=900, check=False, env={**os.environ, "OMP_NUM_THREADS": threads},
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -46,7 +44,7 @@ def metrics(run: Run, name: str) -> dict[str, Any]:
 
 def test_training_lowers_the_divergence(run: Run) -> None:
     untrained, stage_one, last = (metrics(run, n)["D"] for n in ("before/untrained", "stage-one/metrics", "round-000/metrics"))
-    assert max(stage_one, last) < untrained - 0.1  # 40 and 20 steps: too few to tell the two apart
+    assert max(stage_one, last) < untrained - 0.1  # 30 and 15 steps: too few to tell the two apart
     log = [json.loads(line) for line in (run.store.path("stage-one/checkpoint") / "log.jsonl").read_text().splitlines()]
     assert np.mean([r["kl"] for r in log[-3:]]) < np.mean([r["kl"] for r in log[:3]])
 

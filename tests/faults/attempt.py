@@ -6,6 +6,7 @@ Lines of the log: "stage NAME" before a stage, "build NAME" when its build start
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -91,6 +92,7 @@ def live(
     """Execute the run's stages, as `salad run` does, and act at a moment. changes: of the configuration."""
     import torch
 
+    gc.freeze()  # what is imported: most of a tiny run's work would be to look for garbage in it
     torch.set_num_threads(1)
     from salad.config import load_config
     from salad.pipeline.models import quiet_libraries

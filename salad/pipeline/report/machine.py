@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,8 +71,11 @@ def packages() -> dict[str, str]:
     except metadata.PackageNotFoundError:
         return {}
     names = sorted(re.split(r"[^\w.-]", line)[0] for line in wanted if "extra ==" not in line)
-    found = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions() if d.name}
-    return {name: found[name.lower()] for name in names if name.lower() in found}
+    found = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _processor() -> str:
