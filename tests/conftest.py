@@ -48,6 +48,10 @@ def _what_is_imported_stays() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries tell of leaks at the end
+
+
 @pytest.fixture(scope="session")
 def fake_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     from tests.fakes import write_models
