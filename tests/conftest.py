@@ -7,15 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.browser", "tests.faults.table"]
-
-HERE = Path(__file__).parent
 
 settings.register_profile("same", derandomize=True, deadline=None)  # the same examples in every run, however busy the machine
 settings.load_profile("same")
@@ -37,19 +35,16 @@ LONG = [
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, so that a plain mistake shows at once; of each kind those of long files."""
-    places = {HERE / name: place for place, name in enumerate(LONG)}
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, places.get(item.path, len(LONG))))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _what_is_imported_stays() -> None:
-    """Every training collects garbage: that it looks through all of torch each time is a third of a tiny run's work."""
-    gc.collect()
+def _quick_collections() -> Iterator[None]:
+    """Every training collects garbage: not among all that was ever imported, which is a third of a tiny run's work."""
     gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or libraries tell of leaks at the end
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

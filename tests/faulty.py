@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from salad.tts.base import Speech
+from salad.tts.worker import FIRST_WORDS
 from tests.fakes import RATE, ToneEngine
 
 HERE = f"{Path(__file__).resolve()}:FaultyEngine"
+DIES_LOADING = f"{Path(__file__).resolve()}:DiesLoading"
 
 
 class FaultyEngine(ToneEngine):
@@ -53,3 +55,13 @@ class FaultyEngine(ToneEngine):
         except FileExistsError:
             return False
         return True
+
+
+class DiesLoading(FaultyEngine):
+    """Is killed at its first words as often as there are files death-* in $SALAD_FAULTY, each of which it removes."""
+
+    def synthesize(self, texts: list[str], voice: str) -> list[Speech]:
+        if texts == [FIRST_WORDS] and (left := sorted(Path(os.environ["SALAD_FAULTY"]).glob("death-*"))):
+            left[0].unlink(missing_ok=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().synthesize(texts, voice)

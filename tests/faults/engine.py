@@ -17,13 +17,13 @@ PACE = "SALAD_FAULTS_PACE"  # environment variable: seconds that a text takes
 
 class NotingEngine(ToneEngine):
     def synthesize(self, texts: list[str], voice: str) -> list[Speech]:
-        if texts != [FIRST_WORDS]:
-            note(order())
+        if texts == [FIRST_WORDS]:
+            return super().synthesize(texts, voice)
+        note(order())
         return [self._say(text) for text in texts]
 
     def _say(self, text: str) -> Speech:
-        if text != FIRST_WORDS:
-            note(f"said {text}")
+        note(f"said {text}")
         time.sleep(float(os.environ.get(PACE, 0)))
         return self.synthesize_one(text)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from salad.trainer.rates import EarlyStop
 from salad.trainer.student import Student, load_lm, load_student
 from salad.trainer.targets import FromStates
 from tests.trainer.heard import STACK, make_examples, recipe, student_of, train, weights
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """The Trainer collects garbage at every start: not among all that was ever imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -169,20 +169,7 @@ def test_workers_that_only_die_end_the_stage(pool: Workers, monkeypatch: pytest.
 
 def test_a_worker_that_dies_while_its_model_loads_costs_no_try(pool: Workers, tmp_path: Path) -> None:
     """Five such deaths, two of them at a text's second try."""
-    engine = tmp_path / "weak.py"
-    engine.write_text(
-        "import os, signal\n"
-        "from pathlib import Path\n"
-        "from salad.tts.worker import FIRST_WORDS\n"
-        "from tests.faulty import FaultyEngine\n"
-        "class Weak(FaultyEngine):\n"
-        "    def synthesize(self, texts, voice):\n"
-        "        if texts == [FIRST_WORDS] and (left := sorted(Path(__file__).parent.glob('death-*'))):\n"
-        "            left[0].unlink(missing_ok=True)\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return super().synthesize(texts, voice)\n"
-    )
-    weak = Voice(engine=f"{engine}:Weak", voice="tone")
+    weak = Voice(engine=faulty.DIES_LOADING, voice="tone")
     for deaths, text in [(3, "fine"), (2, "once killed")]:  # the second by a worker that is warm
         for i in range(deaths):
             (tmp_path / f"death-{i}").touch()
