@@ -32,6 +32,7 @@ def chat(
     """
     from salad import assets
     from salad.console import errors, stop_if_interrupted
+    from salad.devices import pick_device
     from salad.pipeline.models import quiet_libraries
 
     asks = prompt is None and sys.stdin.isatty()
@@ -42,7 +43,7 @@ def chat(
     quiet_libraries()
     from salad.trainer.student import Student
 
-    student: Student = assets.load_pretrained(Student, str(found))
+    student: Student = assets.load_pretrained(Student, str(found)).to(pick_device())
     errors.print(f"{found}\n{HONEST}", markup=False, soft_wrap=True)
 
     def write(text: str) -> None:

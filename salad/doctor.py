@@ -38,6 +38,7 @@ def examine(config: Config) -> bool:
 
 
 def _findings(config: Config) -> Iterator[Finding]:
+    yield _device(config)
     yield from _models(config)
     yield from _sources(config)
     yield from _benchmarks(config)
@@ -63,6 +64,13 @@ def _findings(config: Config) -> Iterator[Finding]:
     place = assets.cache_dir() if "://" in config.runs_dir else Path(config.run_dir)
     free = shutil.disk_usage(_existing_parent(place)).free
     yield Finding(free > 2 * GIB, f"disk: {free / GIB:.1f} GiB free for {place}", "free at least 2 GiB")
+
+
+def _device(config: Config) -> Finding:
+    from salad.devices import name_of, pick_device, pick_dtype
+
+    dtype = str(pick_dtype(config.train.dtype)).removeprefix("torch.")
+    return Finding(True, f"networks compute on {name_of(pick_device())}, in {dtype}")
 
 
 def _models(config: Config) -> Iterator[Finding]:

@@ -28,10 +28,10 @@ HALF_WINDOW = 750
 class ShortWhisper:
     """A Whisper by name (hub, cache, package or folder), for encoding and for transcribing."""
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-        self.model: Any = assets.load_pretrained(WhisperForConditionalGeneration, name, dtype=dtype).eval()
+        self.model: Any = assets.load_pretrained(WhisperForConditionalGeneration, name, dtype=dtype).eval().to(device)
         self.extract: Any = assets.load_pretrained(WhisperFeatureExtractor, name)
         self.name, self.dtype = name, dtype
         self.width: int = self.model.config.d_model
@@ -39,13 +39,14 @@ class ShortWhisper:
 
     @torch.inference_mode()
     def encode(self, waves: list[Wave], batch_seconds: float = 96) -> list[torch.Tensor]:
-        """16 kHz waves to encoder states, each (ceil(samples / 320), width), in the order given."""
+        """16 kHz waves to encoder states, each (ceil(samples / 320), width) in the processor's memory, in the order given."""
         states: list[torch.Tensor] = [torch.empty(0)] * len(waves)
         for seconds, members in self._buckets(waves).items():
             step = max(1, int(batch_seconds / seconds))
             for i in range(0, len(members), step):
                 batch = members[i : i + step]
-                for at, state in zip(batch, self._encode_padded([waves[j] for j in batch], seconds), strict=True):
+                found = self._encode_padded([waves[j] for j in batch], seconds).cpu()
+                for at, state in zip(batch, found, strict=True):
                     states[at] = state[: -(-len(waves[at]) // HOP)].clone()
         return states
 
@@ -99,7 +100,7 @@ class ShortWhisper:
         padded = [np.pad(w, (0, samples - len(w))) for w in waves]
         mel = self.extract(padded, sampling_rate=RATE, padding=False, return_tensors="pt").input_features
         encoder = self.model.model.encoder
-        h = torch.nn.functional.gelu(encoder.conv1(mel.to(self.dtype)))
+        h = torch.nn.functional.gelu(encoder.conv1(mel.to(self.model.device, self.dtype)))
         h = torch.nn.functional.gelu(encoder.conv2(h)).permute(0, 2, 1)
         h = h + encoder.embed_positions.weight[: h.shape[1]]
         for layer in encoder.layers:
@@ -130,8 +131,8 @@ class ShortWhisper:
             prompt[1:1] = ["<|en|>", "<|transcribe|>"]
         ids = tokenizer.convert_tokens_to_ids(prompt)
         end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        current = torch.tensor([ids] * len(states))
-        done = torch.zeros(len(states), dtype=torch.bool)
+        current = torch.tensor([ids] * len(states), device=states.device)
+        done = torch.zeros(len(states), dtype=torch.bool, device=states.device)
         produced, past = [], None
         for step in range(min(limit, self.model.config.max_target_positions - len(ids))):
             out = self.model.model.decoder(input_ids=current, encoder_hidden_states=states, past_key_values=past, use_cache=True)

@@ -116,7 +116,7 @@ def _embedder(models: Models) -> Iterator[Any]:
         with models.loading:
             from sentence_transformers import SentenceTransformer
 
-            loader = _Loader(SentenceTransformer, {"dtype": models.dtype})
+            loader = _Loader(SentenceTransformer, str(models.device), {"dtype": models.dtype})
             model = assets.load_pretrained(loader, str(assets.model_folder(name)))
     try:
         yield model
@@ -127,18 +127,18 @@ def _embedder(models: Models) -> Iterator[Any]:
 def _embed(models: Models, model: Any, texts: list[str]) -> np.ndarray:
     models.go_on()
     found = model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
-    vectors: np.ndarray = found.float().numpy()
+    vectors: np.ndarray = found.float().cpu().numpy()
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 class _Loader:
     """SentenceTransformer behind the `from_pretrained` that `assets.load_pretrained` calls."""
 
-    def __init__(self, cls: Any, model_kwargs: dict[str, Any]) -> None:
-        self.cls, self.model_kwargs = cls, model_kwargs
+    def __init__(self, cls: Any, device: str, model_kwargs: dict[str, Any]) -> None:
+        self.cls, self.device, self.model_kwargs = cls, device, model_kwargs
 
     def from_pretrained(self, folder: str) -> Any:
-        return self.cls(folder, device="cpu", model_kwargs=self.model_kwargs)
+        return self.cls(folder, device=self.device, model_kwargs=self.model_kwargs)
 
 
 def load_embeddings(folder: Path) -> np.ndarray:

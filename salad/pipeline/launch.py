@@ -162,7 +162,7 @@ def main(job: Path) -> int:
         meta = distil.build_checkpoint(
             Path(wanted["out"]),
             config,
-            Models(config),
+            Models(config, "cpu"),  # accelerate takes the student, and with it the teacher, to the device of this process
             Path(wanted["start"]) if wanted["start"] else None,
             {kind: [Path(f) for f in folders] for kind, folders in wanted["sources"].items()},
             wanted["stable_steps"],

@@ -36,8 +36,9 @@ class loaded_once(cached_property[T]):
 class Models:
     """Teacher, tokenizer, encoder, speakers and ASR of one configuration, and where tasks with them run."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, device: str | None = None) -> None:
+        """device: where networks compute; None: `devices.pick_device`."""
+        self.config, self._device = config, device
         self.loading = threading.RLock()
         self.stopped = threading.Event()
         self.each: Each = map  # what a task may do side by side: threads of the runner, where it has some to spare
@@ -50,10 +51,18 @@ class Models:
         return pick_dtype(self.config.train.dtype)
 
     @loaded_once
+    def device(self) -> torch.device:
+        import torch
+
+        from salad.devices import pick_device
+
+        return torch.device(self._device) if self._device else pick_device()
+
+    @loaded_once
     def teacher(self) -> Any:
         from salad.trainer.student import load_lm
 
-        return load_lm(self.config.models.lm, self.dtype)
+        return load_lm(self.config.models.lm, self.dtype, self.device)
 
     @loaded_once
     def tokenizer(self) -> Any:
@@ -65,14 +74,14 @@ class Models:
     def encoder(self) -> Any:
         from salad.trainer.encoders import make_encoder
 
-        return make_encoder(self.config.models.encoder, self.dtype)
+        return make_encoder(self.config.models.encoder, self.dtype, self.device)
 
     @loaded_once
     def asr(self) -> Any:
         """A `ShortWhisper`, or None when the configuration names no ASR."""
         from salad.whisper import ShortWhisper
 
-        return ShortWhisper(self.config.models.asr, self.dtype) if self.config.models.asr else None
+        return ShortWhisper(self.config.models.asr, self.dtype, self.device) if self.config.models.asr else None
 
     @property
     def listens(self) -> bool:

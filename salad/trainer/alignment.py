@@ -14,8 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 
-from salad.trainer.data import Example, collate
+from salad.trainer.data import Example, Hearing, collate
 from salad.trainer.interleave import token_modalities
 from salad.trainer.student import Student
 
@@ -83,8 +84,8 @@ def span_states(
         members = spoken[i : i + batch_size]
         places = [(b, *place) for b, example in enumerate(members) for place in span_places(example, stack)]
         if places:
-            heard.append(_means(student, collate(members, stack, "speech"), [(b, frames) for b, frames, _ in places]))
-            read.append(_means(student, collate(members, stack, "text"), [(b, tokens) for b, _, tokens in places]))
+            heard.append(_means(student, members, "speech", [(b, frames) for b, frames, _ in places]))
+            read.append(_means(student, members, "text", [(b, tokens) for b, _, tokens in places]))
         progress(i + len(members))
     if not heard:
         nothing = np.zeros((student.language_model.config.num_hidden_layers + 1, 0, 1), np.float32)
@@ -115,8 +116,8 @@ def _until_heard(example: Example) -> Example | None:
     return cut if cut.spans else None
 
 
-def _means(student: Student, batch: dict[str, torch.Tensor], places: list[tuple[int, np.ndarray]]) -> np.ndarray:
-    """(layers, places, d): the mean state over each place, positions of one example of the batch."""
-    layers = student.hidden_states(batch)
+def _means(student: Student, members: Sequence[Example], hearing: Hearing, places: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """(layers, places, d): the mean state over each place, positions of one example of a batch of these."""
+    layers = student.hidden_states(send_to_device(collate(members, student.config.stack, hearing), student.device))
     means = [torch.stack([states[b, at].float().mean(0) for b, at in places]) for states in layers]
     return torch.stack(means).cpu().numpy()

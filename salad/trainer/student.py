@@ -11,7 +11,7 @@ import copy
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -210,7 +210,7 @@ class Student(PreTrainedModel):
 
     @cached_property
     def speech_encoder(self) -> SpeechEncoder:
-        return make_encoder(self.config.encoder, self.config.teacher_dtype)
+        return make_encoder(self.config.encoder, self.config.teacher_dtype, self.device)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -224,7 +224,7 @@ AutoModel.register(StudentConfig, Student)
 
 
 def new_student(config: StudentConfig, teacher: PreTrainedModel, seed: int) -> Student:
-    """An untrained student of this teacher. An LM that trains in full starts as a float32 copy of the teacher's."""
+    """An untrained student of this teacher, where the teacher is. An LM that trains in full starts as a float32 copy of its."""
     config.lm_config = teacher.config.to_dict()
     lm = copy.deepcopy(teacher).float().requires_grad_(True) if config.lm_training == "full" else teacher
     with torch.random.fork_rng(devices=[]):
@@ -233,9 +233,10 @@ def new_student(config: StudentConfig, teacher: PreTrainedModel, seed: int) -> S
     rms = teacher.get_input_embeddings().weight.float().pow(2).mean().sqrt()
     with torch.no_grad():
         student.adapter.scale.fill_(float(rms))
-    return student
+    return cast(Student, student.to(teacher.device))
 
 
 def load_student(folder: Path, teacher: PreTrainedModel | None) -> Student:
-    """A published checkpoint, on the teacher's tensors where its LM is not trained in full; else it wants no teacher."""
-    return assets.load_pretrained(Student, str(folder), lm=teacher)
+    """A published checkpoint, where its teacher is, whose tensors it takes unless the LM trained in full; then it needs none."""
+    student = assets.load_pretrained(Student, str(folder), lm=teacher)
+    return student if teacher is None else student.to(teacher.device)

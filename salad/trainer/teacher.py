@@ -9,15 +9,15 @@ from salad import assets
 from salad.errors import SaladError
 
 
-def load_lm(name: str, dtype: torch.dtype) -> PreTrainedModel:
+def load_lm(name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
     """The frozen text LM by name: the teacher, and the start of the student.
 
     SaladError for one whose logits are not its head times its last state (a bias, a scale, a soft cap): its
     distribution could not be kept as states.
     """
     lm: PreTrainedModel = assets.load_pretrained(AutoModelForCausalLM, name, dtype=dtype, use_safetensors=True)
-    lm = lm.eval().requires_grad_(False)
-    some = torch.arange(4)[None]
+    lm = lm.eval().requires_grad_(False).to(device)
+    some = torch.arange(4, device=lm.device)[None]
     with torch.inference_mode():
         states = lm.get_decoder()(input_ids=some, use_cache=False).last_hidden_state
         ours, its = states @ lm.get_output_embeddings().weight.T, lm(input_ids=some, use_cache=False).logits

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from transformers import PrinterCallback, TrainingArguments
 
+from salad.devices import pick_device
 from salad.errors import SaladError
 from salad.trainer.data import collate
 from salad.trainer.decisions import Decisions, last_whole, remove_broken
@@ -118,7 +118,7 @@ def _arguments(recipe: Recipe, work: Path) -> TrainingArguments:
         warmup_steps=min(recipe.warmup_steps, recipe.steps - recipe.decay_steps),
         max_grad_norm=recipe.clip,
         bf16=recipe.bf16,
-        use_cpu=not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"),
+        use_cpu=pick_device().type == "cpu",
         ddp_find_unused_parameters=True,
         save_strategy="steps",
         save_steps=recipe.save_steps,

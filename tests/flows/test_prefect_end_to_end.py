@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,7 @@ from salad.pipeline.store import Store
 from tests.servers import Env, prefect, salad_serve
 
 pytestmark = pytest.mark.slow
+Told = TypeVar("Told")
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +37,29 @@ def served(server: Env, example_plugin: Path, tmp_path_factory: pytest.TempPathF
         yield server
 
 
-def shown_of(env: Env, config: Path) -> tuple[FlowRun, list[Artifact], list[TaskRun]]:
-    """The newest flow run of a configuration, its artefacts and its task runs, as Prefect tells them."""
+def shown_of(env: Env, config: Path, tasks: int = 1) -> tuple[FlowRun, list[Artifact], list[TaskRun]]:
+    """The newest flow run of a configuration, its artefacts and its task runs (so many at least), as Prefect tells them."""
     with SyncPrefectClient(api=env["PREFECT_API_URL"]) as client:
         flow_run = max((r for r in client.read_flow_runs() if r.parameters.get("config") == str(config)), key=created)
         artifacts = [a for a in client.read_artifacts() if a.flow_run_id == flow_run.id]
-        for _ in range(40):  # task runs reach the database a moment after the flow run has ended
-            tasks = [t for t in client.read_task_runs() if t.flow_run_id == flow_run.id]
-            if all(t.state and t.state.is_final() for t in tasks):
-                break
-            time.sleep(0.5)
-    return flow_run, artifacts, tasks
+        told = max(tasks, sum(a.type == "progress" for a in artifacts))
+
+        def task_runs() -> list[TaskRun]:
+            return [t for t in client.read_task_runs() if t.flow_run_id == flow_run.id]
+
+        def all_told(found: list[TaskRun]) -> bool:
+            return len(found) >= told and all(t.state and t.state.is_final() for t in found)
+
+        return flow_run, artifacts, settled(task_runs, all_told)
+
+
+def settled(read: Callable[[], Told], holds: Callable[[Told], bool]) -> Told:
+    """What the server tells once this holds, or in the end: task runs and logs reach its database after the flow run ended."""
+    for _ in range(120):
+        if holds(found := read()):
+            break
+        time.sleep(0.5)
+    return found
 
 
 def created(flow_run: FlowRun) -> datetime:
@@ -81,7 +95,7 @@ def test_the_literal_command_runs_a_round(served: Env, fake_config_path: Path) -
     again = prefect(f"deployment run salad-round --param config={fake_config_path} --watch", served)
     assert again.returncode == 0, again.stdout
     assert "already done" in " ".join(again.stdout.split())
-    _, artifacts, tasks = shown_of(served, fake_config_path)
+    _, artifacts, tasks = shown_of(served, fake_config_path, len(stages))
     assert [t.state.message for t in tasks if t.state] == ["already done"] * len(stages)
     assert {a.type for a in artifacts} == {"table", "markdown"}
 
@@ -152,12 +166,14 @@ def test_what_the_network_failed_is_tried_again_and_said(
     assert state.is_completed(), state.message
     with SyncPrefectClient(api=server["PREFECT_API_URL"]) as client:
         flow_run = max((r for r in client.read_flow_runs() if r.parameters.get("name") == "again"), key=created)
-        for _ in range(40):  # states of task runs, and logs, reach the database a moment later
-            pool = next(t for t in client.read_task_runs() if t.flow_run_id == flow_run.id and t.name == "again · pool")
-            logs = client.read_logs(LogFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}}))
-            if pool.run_count == 3 and any("[again · pool] built" in log.message for log in logs):
-                break
-            time.sleep(0.5)
+        of_run = LogFilter.model_validate({"flow_run_id": {"any_": [flow_run.id]}})
+        last = "[again · round-000/metrics] built in"
+        logs = settled(lambda: client.read_logs(of_run), lambda logs: any(log.message.startswith(last) for log in logs))
+        pool = settled(
+            lambda: next((t for t in client.read_task_runs() if t.flow_run_id == flow_run.id and t.name == "again · pool"), None),
+            lambda pool: pool is not None and pool.run_count == 3,
+        )
+        assert pool
         states = [s.name for s in client.read_task_run_states(pool.id)]
     assert pool.run_count == 3
     assert states.count("AwaitingRetry") == 2

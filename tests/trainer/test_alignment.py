@@ -126,7 +126,10 @@ def stand_in() -> Any:
         return states, 2 * states
 
     lm = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=1))
-    return SimpleNamespace(eval=lambda: None, config=SimpleNamespace(stack=STACK), hidden_states=hidden_states, language_model=lm)
+    about = SimpleNamespace(stack=STACK)
+    return SimpleNamespace(
+        eval=lambda: None, config=about, hidden_states=hidden_states, language_model=lm, device=torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])

@@ -17,7 +17,8 @@ class SpeechEncoder(Protocol):
     """Mono waves at `rate` samples a second to features (T, width) at `frame_rate` frames a second.
 
     T is seconds · frame_rate, rounded up, within one; 0 for an empty wave only. What a sound gives does not depend
-    on its neighbours. `window`: the most seconds that it hears at once (math.inf: any); SaladError beyond that.
+    on its neighbours, and is on the processor, wherever it was computed. `window`: the most seconds that it hears at
+    once (math.inf: any); SaladError beyond that.
     `salad.trainer.encoders.testing.check_encoder` checks all of it.
     """
 
@@ -30,7 +31,7 @@ class SpeechEncoder(Protocol):
     def encode(self, waves: list[Wave]) -> list[torch.Tensor]: ...
 
 
-def make_encoder(name: str, dtype: torch.dtype) -> SpeechEncoder:
+def make_encoder(name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> SpeechEncoder:
     """The encoder of a speech model by name, its network computing in `dtype`; SaladError for a kind that is not known."""
     from transformers import AutoConfig
 
@@ -42,9 +43,9 @@ def make_encoder(name: str, dtype: torch.dtype) -> SpeechEncoder:
     if kind == "whisper":
         from salad.trainer.encoders.whisper import WhisperEncoder
 
-        return WhisperEncoder(name, dtype)
+        return WhisperEncoder(name, dtype, device)
     if kind == "mimi":
         from salad.trainer.encoders.mimi import MimiEncoder
 
-        return MimiEncoder(name, dtype)
+        return MimiEncoder(name, dtype, device)
     raise SaladError(f"encoder '{name}' is a {kind} model", f"known kinds: {KINDS}")

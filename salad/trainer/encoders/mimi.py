@@ -21,12 +21,12 @@ BATCH_SECONDS = 96  # of sound at a time, padding included
 class MimiEncoder:
     window = math.inf  # its transformer looks back 10 s and no further
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         from transformers import AutoConfig, MimiEncoderModel
 
         config = assets.load_pretrained(AutoConfig, name).encoder_config  # the half that we need
         options = {"config": config, "dtype": dtype, "use_safetensors": True}
-        self._model = assets.load_pretrained(MimiEncoderModel, name, **options).eval()
+        self._model = assets.load_pretrained(MimiEncoderModel, name, **options).eval().to(device)
         self.name, self.rate, self.width = name, int(config.sampling_rate), int(config.latent_dim)
         self.frame_rate = float(config.frame_rate)
         self._hop = int(config.frame_size)  # samples a frame
@@ -46,7 +46,8 @@ class MimiEncoder:
             n = max(1, int(BATCH_SECONDS * self.frame_rate / longest))
             batch, order = order[:n], order[n:]
             padded = np.stack([np.pad(waves[i], (0, longest * self._hop - len(waves[i]))) for i in batch])
-            latents = self._model(torch.from_numpy(padded)[:, None].to(self._model.dtype)).latents
+            sounds = torch.from_numpy(padded)[:, None].to(self._model.device, self._model.dtype)
+            latents = self._model(sounds).latents.cpu()
             for i, found in zip(batch, latents.transpose(1, 2), strict=True):
                 features[i] = found[: frames[i]].clone()
         return features

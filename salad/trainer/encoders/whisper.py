@@ -13,9 +13,9 @@ class WhisperEncoder:
     frame_rate = RATE / HOP
     window = WINDOW * HOP / RATE
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         self.name = name
-        self._whisper = ShortWhisper(name, dtype)
+        self._whisper = ShortWhisper(name, dtype, device)
         self.width = self._whisper.width
 
     def encode(self, waves: list[Wave]) -> list[torch.Tensor]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from salad.errors import SaladError
@@ -211,37 +212,39 @@ def _first(who: Reader, example: Example) -> _Read:
 
 def _batch(who: Reader, asked: Sequence[_Asked], before: _Read | None, positions: int) -> list[np.ndarray]:
     """Log-probabilities of the options of questions that are read together."""
+    device = who.lm.device
     embedded, lengths = _embed(who, [a.context for a in asked])
     if before is not None:  # the prefix token is theirs
         embedded, lengths = embedded[:, 1:], lengths - 1
-        before = before.rows(torch.zeros(len(asked), dtype=torch.long))
+        before = before.rows(torch.zeros(len(asked), dtype=torch.long, device=device))
     _, read = _extend(who.lm, before, embedded, lengths)
     options = [o for a in asked for o in a.options]
-    owner = torch.tensor([i for i, a in enumerate(asked) for _ in a.options])
+    owner = torch.tensor([i for i, a in enumerate(asked) for _ in a.options], device=device)
     # Each option's first token is predicted by its context's last state, the rest by the tokens before them.
-    states, at, of, labels = [read.last], [owner], [torch.arange(len(options))], [o[0] for o in options]
+    states, at, of, labels = [read.last], [owner], [torch.arange(len(options), device=device)], [o[0] for o in options]
     for members in batches([len(o) for o in options], positions):
-        rest = torch.tensor([len(options[i]) - 1 for i in members])
-        if not int(rest.max()):
+        longest = max(len(options[i]) - 1 for i in members)
+        if not longest:
             continue
-        ids = torch.zeros(len(members), int(rest.max()), dtype=torch.long)
+        rest = torch.tensor([len(options[i]) - 1 for i in members], device=device)
+        ids = torch.zeros(len(members), longest, dtype=torch.long)
         for row, i in zip(ids, members, strict=True):
             row[: len(options[i]) - 1] = torch.from_numpy(options[i][:-1])
             labels += options[i][1:].tolist()
-        after, _ = _extend(who.lm, read.rows(owner[members]), who.lm.get_input_embeddings()(ids), rest)
+        after, _ = _extend(who.lm, read.rows(owner[members]), who.lm.get_input_embeddings()(ids.to(device)), rest)
         n = sum(map(len, states))
-        states.append(after[torch.arange(ids.shape[1]) < rest[:, None]])
-        at.append(torch.arange(n, n + len(states[-1])))
-        of.append(torch.repeat_interleave(torch.tensor(members), rest))
+        states.append(after[torch.arange(longest, device=device) < rest[:, None]])
+        at.append(torch.arange(n, n + len(states[-1]), device=device))
+        of.append(torch.repeat_interleave(torch.tensor(members, device=device), rest))
     head = who.lm.get_output_embeddings().weight
-    of_tokens = _log_probs(torch.cat(states), head, torch.cat(at), torch.tensor(labels))
-    sums = torch.zeros(len(options), dtype=torch.float64).index_add_(0, torch.cat(of), of_tokens).numpy()
+    of_tokens = _log_probs(torch.cat(states), head, torch.cat(at), torch.tensor(labels, device=device))
+    sums = torch.zeros(len(options), dtype=torch.float64, device=device).index_add_(0, torch.cat(of), of_tokens).cpu().numpy()
     return np.split(sums, np.cumsum([len(a.options) for a in asked])[:-1])
 
 
 def _embed(who: Reader, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, L, d), padded at the end, and how many of each row's positions come before its last token, (B,)."""
-    batch = collate(examples, who.stack, who.hearing)
+    batch = send_to_device(collate(examples, who.stack, who.hearing), who.lm.device)
     embedded = who.embed(batch)
     ends = torch.bincount(batch["owner"], minlength=len(examples)).cumsum(0) - 1  # each context predicts at least one token
     last = batch["loss_at"][ends] % embedded.shape[1]
@@ -250,24 +253,25 @@ def _embed(who: Reader, examples: Sequence[Example]) -> tuple[torch.Tensor, torc
 
 def _extend(lm: PreTrainedModel, read: _Read | None, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, _Read]:
     """Read on: states (B, L, d), and everything that is read by now. lengths: (B,), of L; the rest is padding."""
-    real = torch.arange(embedded.shape[1]) < lengths[:, None]
+    places = torch.arange(embedded.shape[1], device=embedded.device)
+    real = places < lengths[:, None]
     cache = DynamicCache(config=lm.config) if read is None else read.cache
     options: dict[str, Any] = {}
     if read is not None:
         start = read.real.sum(1, keepdim=True)
         seen = torch.cat([read.real, real], dim=1)
-        options = {"attention_mask": seen.long(), "position_ids": start + torch.arange(embedded.shape[1])}
+        options = {"attention_mask": seen.long(), "position_ids": start + places}
         real = seen
     # Without a past the padding is at the end only and attention is causal: no mask is needed.
     out = lm.get_decoder()(inputs_embeds=embedded, past_key_values=cache, use_cache=True, **options)
     states = out.last_hidden_state
-    last = states[torch.arange(len(states)), (lengths - 1).clamp_min(0)]
+    last = states[torch.arange(len(states), device=states.device), (lengths - 1).clamp_min(0)]
     return states, _Read(out.past_key_values, real, last)
 
 
 def _log_probs(states: torch.Tensor, head: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(m,) float64: log P of labels (m,), each predicted by the state of its row; logits exist for a few rows at a time."""
-    found = torch.empty(len(labels), dtype=torch.float64)
+    found = torch.empty(len(labels), dtype=torch.float64, device=states.device)
     size = max(CHUNK // len(head), 1)
     for i in range(0, len(states), size):
         log_p = torch.log_softmax((states[i : i + size].to(head.dtype) @ head.T).float(), dim=-1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 
 from salad.trainer.data import Example, Hearing, collate
@@ -50,14 +51,15 @@ def measure(
     """
     student.eval()
     stack = student.config.stack
-    teacher_head, head = teacher.get_output_embeddings().weight, student.head()
+    device, head = student.device, student.head()
+    teacher_head = teacher.get_output_embeddings().weight.to(device)
     found = np.full((5, len(examples)), np.nan)
     done = 0
     for members in batches([e.length(stack) for e in examples], positions):
         here = [examples[j] for j in members]
-        batch = collate(here, stack, hearing)
+        batch = send_to_device(collate(here, stack, hearing), device)
         spoken = student.states_at_loss(batch)
-        read = None if student.lm_is_frozen else student.states_at_loss(collate(here, stack, "text"))
+        read = None if student.lm_is_frozen else student.states_at_loss(send_to_device(collate(here, stack, "text"), device))
         rows = compare(teacher_states(batch), read, spoken, teacher_head, head, batch["labels"])
         found[:, members] = [mean_by_text(r, batch["owner"], len(members)).cpu().numpy() for r in rows]
         done += len(members)
