@@ -113,7 +113,11 @@ def machine() -> dict[str, str]:
     model = named[0].partition(":")[2].strip() if named else platform.processor()
     import torch
 
-    return {"cpu": model, "threads": str(torch.get_num_threads()), "torch": version("torch"), "salad": version("salad-speech")}
+    from salad.devices import gpu_name, pick_device
+
+    gpu = {"gpu": gpu_name() or "a GPU"} if pick_device().type == "cuda" else {}
+    versions = {name: version(package) for name, package in (("torch", "torch"), ("salad", "salad-speech"))}
+    return {"cpu": model, "threads": str(torch.get_num_threads()), **versions, **gpu}
 
 
 def today() -> str:

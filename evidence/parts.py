@@ -59,6 +59,18 @@ def selection() -> Iterator[Arm]:
             yield from (strategy.arm(ABLATED, budget, seed) for strategy in BUDGETED)
 
 
+def budgets() -> Iterator[Arm]:
+    """Of `selection` what the first page speaks of, every budget whole before the next: for evidence/longer.yaml."""
+    for budget in reversed(BUDGETS):
+        for seed in SEEDS:
+            yield from (
+                s.arm(ABLATED, budget, seed) for s in ((NONE, UNIFORM, DEFAULT) if budget == FULL else (UNIFORM, DEFAULT))
+            )
+    for budget in reversed(BUDGETS):
+        for seed in SEEDS:
+            yield from (strategy.arm(ABLATED, budget, seed) for strategy in OTHERS)
+
+
 QUARTER = (("train.round_steps", 25),)
 
 
@@ -124,4 +136,4 @@ def cost() -> Iterator[Arm]:
     yield from (strategy.arm(ABLATED, FULL, ALONE) for strategy in COSTED)
 
 
-PARTS = {"selection": selection, "leaning": leaning, "rounds": rounds, "ablations": ablations, "cost": cost}
+PARTS = {"selection": selection, "budgets": budgets, "leaning": leaning, "rounds": rounds, "ablations": ablations, "cost": cost}

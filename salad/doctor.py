@@ -67,10 +67,11 @@ def _findings(config: Config) -> Iterator[Finding]:
 
 
 def _device(config: Config) -> Finding:
-    from salad.devices import name_of, pick_device, pick_dtype
+    from salad.devices import gpu_name, pick_device, pick_dtype
 
     dtype = str(pick_dtype(config.train.dtype)).removeprefix("torch.")
-    return Finding(True, f"networks compute on {name_of(pick_device())}, in {dtype}")
+    where = gpu_name() if pick_device().type == "cuda" else "the processor"
+    return Finding(True, f"networks compute on {where}, in {dtype}")
 
 
 def _models(config: Config) -> Iterator[Finding]:

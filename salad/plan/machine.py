@@ -7,11 +7,10 @@ because none was at hand.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from salad.devices import gpu_name
 from salad.errors import ConfigError, nearest
 
 
@@ -67,14 +66,6 @@ def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _gpu_here() -> str | None:
-    """The known name of the first GPU; asked of the driver's own tool, since importing torch takes seconds."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    try:
-        asked = [tool, "--query-gpu=name", "--format=csv,noheader"]
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    first = said.lower().replace(" ", "-").partition("\n")[0]
-    return next((name for name in GPUS if name in first), None)
+    """The known name of the first GPU."""
+    found = (gpu_name() or "").lower().replace(" ", "-")
+    return next((name for name in GPUS if name in found), None)

@@ -28,8 +28,8 @@ def make_examples(teacher: Any, count: int = 48, spoken: bool = True) -> list[Ex
         tokens = np.concatenate([[0], rng.integers(1, 40, 6), rng.integers(1, 40, int(rng.integers(4, 9)))])
         n, first = len(tokens) - 1, 6 if spoken else 0
         with torch.inference_mode():
-            states = teacher.get_decoder()(input_ids=torch.from_numpy(tokens)[None]).last_hidden_state[0]
-        targets = states[first:n].to(torch.bfloat16).view(torch.int16).numpy()
+            states = teacher.get_decoder()(input_ids=torch.from_numpy(tokens)[None].to(teacher.device)).last_hidden_state[0]
+        targets = states[first:n].to(torch.bfloat16).view(torch.int16).cpu().numpy()
         spans = [Span("speech", 0, 6), Span("text", 6, n)] if spoken else [Span("text", 0, n)]
         frames = [np.repeat(code[tokens[1:7]], STACK, axis=0)] if spoken else []
         made.append(Example(f"{'s' if spoken else 't'}{i}", tokens, [(j, j + 1) for j in range(n)], spans, frames, targets))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import salad
 from salad.artifact import Manifest
+from salad.devices import gpu_name
 from salad.pipeline import summary
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "processors": os.cpu_count(),
+        **({"GPU": gpu} if (gpu := gpu_name()) else {}),
     }
 
 

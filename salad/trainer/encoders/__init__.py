@@ -35,6 +35,7 @@ def make_encoder(name: str, dtype: torch.dtype, device: torch.device | str = "cp
     """The encoder of a speech model by name, its network computing in `dtype`; SaladError for a kind that is not known."""
     from transformers import AutoConfig
 
+    torch.backends.cudnn.allow_tf32 = False  # a GPU's convolutions too are of float32 where that is asked for
     if name == assets.LOGMEL:
         from salad.trainer.encoders.logmel import LogMelEncoder
 
