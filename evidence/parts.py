@@ -59,16 +59,14 @@ def selection() -> Iterator[Arm]:
             yield from (strategy.arm(ABLATED, budget, seed) for strategy in BUDGETED)
 
 
-def budgets() -> Iterator[Arm]:
-    """Of `selection` what the first page speaks of, every budget whole before the next: for evidence/longer.yaml."""
-    for budget in reversed(BUDGETS):
+LONGER = (("train.round_steps", 500),)
+
+
+def longer() -> Iterator[Arm]:
+    """Five times the steps, with and without speech, and then with a quarter of it."""
+    for budget, strategies in ((FULL, (NONE, UNIFORM, DEFAULT)), (FOURTH, (UNIFORM, DEFAULT))):
         for seed in SEEDS:
-            yield from (
-                s.arm(ABLATED, budget, seed) for s in ((NONE, UNIFORM, DEFAULT) if budget == FULL else (UNIFORM, DEFAULT))
-            )
-    for budget in reversed(BUDGETS):
-        for seed in SEEDS:
-            yield from (strategy.arm(ABLATED, budget, seed) for strategy in OTHERS)
+            yield from (strategy.arm(ABLATED, budget, seed, changes=LONGER) for strategy in strategies)
 
 
 QUARTER = (("train.round_steps", 25),)
@@ -136,4 +134,4 @@ def cost() -> Iterator[Arm]:
     yield from (strategy.arm(ABLATED, FULL, ALONE) for strategy in COSTED)
 
 
-PARTS = {"selection": selection, "budgets": budgets, "leaning": leaning, "rounds": rounds, "ablations": ablations, "cost": cost}
+PARTS = {"selection": selection, "leaning": leaning, "rounds": rounds, "longer": longer, "ablations": ablations, "cost": cost}
