@@ -1,7 +1,7 @@
 """What a machine reaches: FLOP a second of networks, and cores for everything that is no network.
 
-Peaks are the makers' for dense bfloat16. How much of it is reached: of a CPU measured here (docs/results.md), of a GPU assumed,
-because none was at hand.
+Peaks are the makers' for dense bfloat16. How much of it is reached: of a CPU measured here (docs/results.md), of a GPU assumed
+(bench/gpu.py measures it).
 """
 
 from __future__ import annotations
