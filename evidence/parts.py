@@ -60,11 +60,12 @@ def selection() -> Iterator[Arm]:
 
 
 LONGER = (("train.round_steps", 500),)
+TRAINED_LONGER = {FULL: (NONE, UNIFORM, DEFAULT), FOURTH: (UNIFORM, DEFAULT)}
 
 
 def longer() -> Iterator[Arm]:
     """Five times the steps, with and without speech, and then with a quarter of it."""
-    for budget, strategies in ((FULL, (NONE, UNIFORM, DEFAULT)), (FOURTH, (UNIFORM, DEFAULT))):
+    for budget, strategies in TRAINED_LONGER.items():
         for seed in SEEDS:
             yield from (strategy.arm(ABLATED, budget, seed, changes=LONGER) for strategy in strategies)
 

@@ -32,6 +32,7 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "choosing": tables.choosing,
         "leaning": lambda found: shown("D less uniform's by how much of the speech is new", "leaning", tables.leaning(found)),
         "rounds": tables.rounds,
+        "longer": tables.longer,
         "ablations": tables.ablations,
         "cost": tables.cost,
         "machines": tables.machines,

@@ -23,11 +23,13 @@ from evidence.parts import (
     FOURTH,
     FULL,
     LEANS,
+    LONGER,
     MAIN,
     NONE,
     OTHERS,
     POOLS,
     QUARTER,
+    TRAINED_LONGER,
     UNIFORM,
     Strategy,
     ablated,
@@ -242,6 +244,34 @@ def rounds(found: Evidence) -> str:
             d = [interval(found.mean(group, even())) for group in (one, four)]
             rows.append([strategy.label, *d, signed(found.difference(four, one, even()))])
     return markdown(["arm", "one round", "four rounds of a quarter", "four − one"], rows)
+
+
+def longer(found: Evidence) -> str:
+    """Five times the steps: what choosing is worth then, and what the steps are worth to each arm."""
+    rows = []
+    for budget, strategies in TRAINED_LONGER.items():
+        uniform = found.group(ABLATED, UNIFORM, budget, changes=LONGER)
+        for strategy in strategies:
+            group = found.group(ABLATED, strategy, budget, changes=LONGER)
+            if not group.rows:
+                continue
+            less = ["–" if strategy == UNIFORM else signed(found.difference(group, uniform, w)) for w in (even(), p_web(ABLATED))]
+            steps = signed(found.difference(group, found.group(ABLATED, strategy, budget), even()))
+            spoken = "–" if strategy == NONE else f"{group.uncovered:.0%}"
+            row = [strategy.label, str(len(group.keys)), f"{group.seconds:,.0f}", spoken, interval(found.mean(group, even()))]
+            rows.append([*row, less[0], steps, *(f"{found.mean(group, only(d)).mean:.2f}" for d in DOMAINS), less[1]])
+    head = [
+        "arm",
+        "runs",
+        "speech s",
+        "uncovered",
+        "D even",
+        "− uniform",
+        "− itself in 100 steps",
+        *DOMAINS,
+        "D P_web, − uniform",
+    ]
+    return markdown(head, rows)
 
 
 def ablations(found: Evidence) -> str:
