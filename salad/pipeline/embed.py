@@ -116,7 +116,7 @@ def _embedder(models: Models) -> Iterator[Any]:
         with models.loading:
             from sentence_transformers import SentenceTransformer
 
-            loader = _Loader(SentenceTransformer, str(models.device), {"dtype": models.dtype})
+            loader = _Loader(SentenceTransformer, {"dtype": models.dtype}, str(models.device))
             model = assets.load_pretrained(loader, str(assets.model_folder(name)))
     try:
         yield model
@@ -134,8 +134,8 @@ def _embed(models: Models, model: Any, texts: list[str]) -> np.ndarray:
 class _Loader:
     """SentenceTransformer behind the `from_pretrained` that `assets.load_pretrained` calls."""
 
-    def __init__(self, cls: Any, device: str, model_kwargs: dict[str, Any]) -> None:
-        self.cls, self.device, self.model_kwargs = cls, device, model_kwargs
+    def __init__(self, cls: Any, model_kwargs: dict[str, Any], device: str = "cpu") -> None:
+        self.cls, self.model_kwargs, self.device = cls, model_kwargs, device
 
     def from_pretrained(self, folder: str) -> Any:
         return self.cls(folder, device=self.device, model_kwargs=self.model_kwargs)
