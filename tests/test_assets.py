@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,22 @@ def test_a_model_that_does_not_load_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(SaladError, match=r"cannot be loaded \(ValueError: header too small\)"):
         assets.load_pretrained(Loader, str(tmp_path))
+
+
+def test_two_that_want_a_packaged_asset_at_once_make_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    quick = package(Path(), made).make
+
+    def slow(source: Path, out: Path) -> None:
+        quick(source, out)
+        time.sleep(0.3)
+
+    monkeypatch.setitem(assets.MODELS, "org/slow", assets.Packaged("some-package", "json", slow))
+    with ThreadPoolExecutor(2) as both:
+        one, other = both.map(assets.model_folder, ["org/slow", "org/slow"])
+    assert made == ["json"]
+    assert one == other
+    assert (one / "model.txt").read_text() == "weights"
 
 
 @pytest.mark.slow

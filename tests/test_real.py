@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config.write_text(CONFIG.read_text() + f"runs_dir: {folder / 'runs'}\n")
     done = subprocess.run(
         [sys.executable, "-m", "salad", "run", str(config)],
-        capture_output=True, text=True, timeout=900, check=False,
+        capture_output=True, text=True, timeout=1700, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_a_run_at_work_is_seen_from_outside(run: Run, salad: Salad) -> None:
     with run.store.lock(), run.store.working("round-000/speech"):
         said = salad("status", str(run.store))
     assert "running: process" in said
-    assert "at round-000/speech, begun 0 s ago" in said
+    assert re.search(r"at round-000/speech, begun \d s ago", said)
     assert [line.split()[1] for line in said.splitlines() if line.startswith("running ")] == ["round-000/speech"]
     assert spoken_so_far(run, "round-000/speech") == 7.5
     row = next(line for line in said.splitlines() if "0/5" in line or "4/5" in line or "3/5" in line)
@@ -118,7 +119,7 @@ def test_the_last_error_is_told_with_its_advice_until_a_stage_is_built(
         with pytest.raises(SaladError, match="the texts are gone"):
             run.execute(stage)
     said = salad("status", str(run.store))
-    assert "last error 0 s ago in round-000/selection: the texts are gone: bring them back" in said
+    assert re.search(r"last error \d s ago in round-000/selection: the texts are gone: bring them back", said)
     assert "stages are missing" in said
     monkeypatch.chdir(run.store.root.parent.parent)
     overview = salad("status")

@@ -32,13 +32,13 @@ def test_the_server_gone_in_mid_run_and_back(tmp_path: Path, fake_models: dict[s
         stack.enter_context(salad_serve(env, log))
         flow_run = ask_for(env, "salad-round", config=str(config))
         run = Run(load_config(config))
-        wait_for(lambda: run.store.path("probe").exists(), log)  # the held-out texts, or what follows, are being spoken
+        wait_for(lambda: run.store.path("probe").exists(), log, 240)  # the held-out texts, or what follows, are being spoken
         before = published(run)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
         time.sleep(OUTAGE)
         stack.enter_context(prefect_server(env))
-        wait_for(lambda: state_of(env, flow_run) == "Completed", log, 150)
+        wait_for(lambda: state_of(env, flow_run) == "Completed", log, 400)
         states = history(env, flow_run)
     assert states[-2:] == ["Running", "Completed"], "one attempt, which lived through it"
     after = published(run)

@@ -38,6 +38,8 @@ def test_stopped_at_random_moments(tmp_path: Path, calm: Calm, table: Table, sen
             output = tmp_path / f"{stopped}"
             log = tmp_path / f"{stopped}.log"
             process = start(command, ["run", str(config)], str(output), {engine.LOG: str(log)})
+            while not output.with_name(f"{output.name}.err").exists() and process.exitcode is None:
+                time.sleep(0.01)
             process.join(0.05 + float(numbers.uniform()) * (calm.seconds / 3 + 2 * (workers > 0)))
             if process.exitcode is None:
                 assert process.pid is not None
@@ -119,7 +121,7 @@ def whole(runs: Path) -> None:
 
 
 def left_alone(log: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (left := alive(f"{engine.LOG}={log}")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == [], "processes that outlive the command"

@@ -22,7 +22,7 @@ def test_two_starts_at_the_very_same_moment(tmp_path: Path, calm: Calm, table: T
     """Each time whoever works is then killed, and the next two start on what it left; in the end one of them is let finish."""
     config = tmp_path / "two.yaml"
     config.write_text(calm.config.read_text().replace(str(calm.run.store.root.parent), str(tmp_path / "runs")))
-    environment = {engine.PACE: "0.001"}  # nobody is at the end before the other is refused
+    environment = {engine.PACE: "0.01"}  # nobody is at the end before the other is refused
     with table.survived_all("two starts of one command at the same moment") as fault:
         for i in range(TIMES):
             barrier = context.Barrier(2)

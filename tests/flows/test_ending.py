@@ -24,7 +24,7 @@ from tests.fakes import write_config
 from tests.servers import Env, ask_for, descendants, history, prefect, read, salad_serve, started, state_of, wait_for, words_of
 
 pytestmark = pytest.mark.slow
-LONGEST = 10.0  # seconds from the order to the end of the last process
+LONGEST = 20.0  # seconds from the order to the end of the last process: Prefect itself would kill after 30
 
 
 @pytest.fixture
@@ -89,16 +89,16 @@ def test_the_second_waits_for_the_first_which_is_cancelled(env: Env, speaking: P
         done = prefect(f"flow-run cancel {first.id}", env)
         assert done.returncode == 0, done.stdout
         assert end(family) < LONGEST
-        wait_for(lambda: state_of(env, first) == "Cancelled", log, 15)
+        wait_for(lambda: state_of(env, first) == "Cancelled", log)
         (tmp_path / "slow").unlink()
         for flow_run in (second, other):
-            wait_for(lambda flow_run=flow_run: state_of(env, flow_run) == "Completed", log)  # type: ignore[misc]
+            wait_for(lambda flow_run=flow_run: state_of(env, flow_run) == "Completed", log, 300)  # type: ignore[misc]
     assert history(env, second).count("Running") >= 2
     assert Run(load_config(speaking)).store.valid("round-000/metrics")
 
 
 def told(env: Env, flow_run: FlowRun, log: Path) -> str:
-    wait_for(lambda: state_of(env, flow_run) in ("Crashed", "Cancelled", "Completed", "Failed"), log, 30)
+    wait_for(lambda: state_of(env, flow_run) in ("Crashed", "Cancelled", "Completed", "Failed"), log)
     return state_of(env, flow_run)
 
 
@@ -160,7 +160,7 @@ def test_a_work_pool_and_a_worker(env: Env, speaking: Path, fake_models: dict[st
         family = whole_family(worker.pid)
         assert prefect(f"flow-run cancel {flow_run.id}", env).returncode == 0
         assert end(family) < LONGEST
-        wait_for(lambda: state_of(env, flow_run) == "Cancelled", log, 15)
+        wait_for(lambda: state_of(env, flow_run) == "Cancelled", log)
 
         flow_run = ask_for(env, "salad-round", config=str(speaking))
         wait_for(lambda: len(speakers(worker.pid)) == 2, log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,8 @@ def test_the_page_names_every_package_of_the_core(core: list[licences.Package]) 
 @pytest.mark.slow
 def test_no_pinned_package_has_a_hole_that_nobody_looked_at() -> None:
     """pip-audit on the pinned versions; what it finds must be in requirements/vulnerabilities.txt, with a reason."""
+    if not os.environ.get("SALAD_AUDIT"):
+        pytest.skip("what is known of packages today says nothing of the program: `make audit`")
     pytest.importorskip("pip_audit")
     asked = [sys.executable, "-m", "pip_audit", "--requirement", str(ROOT / "requirements/constraints.txt"), "--no-deps",
              "--disable-pip", "--format", "json", "--progress-spinner", "off", "--timeout", "20"]  # fmt: skip

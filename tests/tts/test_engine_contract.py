@@ -319,6 +319,7 @@ def test_every_built_in_engine_is_tried() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Kokoro says a minute of speech in a minute or more
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("speaker", BUILT_IN.items(), ids=lambda chosen: chosen[0], indirect=True)
 def test_contract(speaker: tuple[Callable[[], Engine], str], check: str) -> None:

@@ -420,7 +420,7 @@ def test_a_voice_is_understood(real: KokoroEngine, voice: str) -> None:
     from salad.tts.quality import character_error_rate
 
     pytest.importorskip("pocketsphinx", reason="pip install -r requirements/assets.txt")
-    assert character_error_rate([FOX], [heard(real.synthesize([FOX], voice)[0])]) < 0.4, "chance is near 0.8"
+    assert character_error_rate([FOX], [heard(real.synthesize([FOX], voice)[0])]) < 0.6, "chance is near 0.8"
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ LEVEL = -26.0
 FAULTS = {
     "killed": "worker was killed (signal 9)",
     "leaves": "worker ended with status 3",
-    "hangs": "no answer in 1 s",
+    "hangs": "no answer in 2 s",
     "fills": "out of memory",
     "raises": "engine failed (RuntimeError: the engine's own mistake)",
     "loses": "engine failed (RuntimeError: 1 sounds for 2 texts)",
@@ -48,7 +48,7 @@ def jobs(n: int, word: str = "plain") -> list[Job]:
 @pytest.fixture
 def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     monkeypatch.setenv("SALAD_FAULTY", str(tmp_path))
-    found = Workers(2, time_limit=1.0, level=LEVEL)
+    found = Workers(2, time_limit=2.0, level=LEVEL)
     yield found
     found.close()
 
