@@ -70,7 +70,7 @@ def _device(config: Config) -> Finding:
     from salad.devices import gpu_name, pick_device, pick_dtype
 
     dtype = str(pick_dtype(config.train.dtype)).removeprefix("torch.")
-    where = gpu_name() if pick_device().type == "cuda" else "the processor"
+    where = (gpu_name() or "the GPU") if pick_device().type == "cuda" else "the processor"
     return Finding(True, f"networks compute on {where}, in {dtype}")
 
 
