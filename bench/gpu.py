@@ -26,20 +26,20 @@ import torch
 from divergence import LOSSES
 from rich.console import Console
 from rich.table import Table
+from train import made_up
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from salad.pipeline.models import quiet_libraries
 from salad.plan.machine import GPUS
 from salad.plan.networks import KNOWN, Reader
-from salad.trainer.data import Example, Targets
+from salad.trainer.data import Example
 from salad.trainer.evaluate import measure
-from salad.trainer.interleave import Span
 from salad.trainer.schedule import make_schedule
 from salad.trainer.student import Student, StudentConfig, new_student
 from salad.trainer.targets import make_loss
 from salad.trainer.train import Recipe, distil
 
-MIMI = {"encoder_width": 512, "encoder_frame_rate": 12.5}
+MIMI: dict[str, Any] = {"encoder_width": 512, "encoder_frame_rate": 12.5}  # a frame a position
 ADAPTER = {"layers": 12, "width": 960, "mlp": 2560, "heads": 15, "kv_heads": 5}
 WARM = 3
 LOSS = ("head", "KL", "ms", "GiB above the inputs", "error of the value", "of the gradient")
@@ -52,22 +52,6 @@ def teacher_of(shape: dict[str, Any]) -> Any:
     with torch.device("cuda"):
         lm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     return lm.eval().requires_grad_(False)
-
-
-def made_up(lm: Any, texts: int, length: int) -> list[Example]:
-    """Texts of `length` positions, half of them heard, of random tokens and frames."""
-    rng = np.random.default_rng(0)
-    heard, words = length // 2, length // 4  # positions that are heard, and the tokens that they stand for
-    n = words + length - heard
-    spans = [Span("speech", 0, words), Span("text", words, n)]
-
-    def example(i: int) -> Example:
-        frames = rng.standard_normal((heard, MIMI["encoder_width"])).astype(np.float16)  # type: ignore[call-overload]
-        states = torch.randn(length - heard, lm.config.hidden_size).to(torch.bfloat16).view(torch.int16).numpy()
-        tokens = rng.integers(10, 4000, n + 1)
-        return Example(str(i), tokens, [(j, j + 1) for j in range(n)], spans, [frames], states, Targets("states"))
-
-    return [example(i) for i in range(texts)]
 
 
 def flop_of_a_step(student: Student, shape: Reader, examples: list[Example]) -> float:
@@ -85,7 +69,7 @@ def train(size: str, lm_training: str, args: argparse.Namespace) -> list[str]:
     torch.cuda.empty_cache()
     shape = KNOWN["HuggingFaceTB/SmolLM2-135M" if size == "135M" else f"Qwen/Qwen2.5-{size}"]
     teacher = teacher_of(shape)
-    examples = made_up(teacher, args.texts, args.length)
+    examples = made_up(teacher.config.hidden_size, MIMI["encoder_width"], 1, args.length, args.texts)
     loss = make_loss("states", teacher)
     student = new_student(StudentConfig(lm=size, lm_training=lm_training, **MIMI, **ADAPTER), teacher, seed=0)
     flop = flop_of_a_step(student, Reader(shape, ""), examples)

@@ -67,7 +67,8 @@ class Bench:
     def examples(self, mode: str) -> list[Example]:
         """Prepared when first asked for; `--length` asks for made-up ones of that many positions."""
         if self.args.length:
-            return made_up(self, self.args.length)
+            d, width = self.models.teacher.config.hidden_size, self.models.encoder.width
+            return made_up(d, width, self.stack, self.args.length)
         out, m = self.folder / KEPT[mode], self.models
         if not out.exists():
             some = itertools.islice(read_utterances(self.speech), self.args.texts)
@@ -181,10 +182,9 @@ def positions(schedule: Any, batch: int, stack: int, steps: int) -> int:
     return sum(schedule[i].positions(stack) for i in range(batch, batch * (steps + 1)))
 
 
-def made_up(bench: Bench, length: int) -> list[Example]:
+def made_up(d: int, width: int, stack: int, length: int, texts: int = 4) -> list[Example]:
     """Texts of `length` positions, half of them heard, of random tokens and frames: their speed is that of real ones."""
     rng = np.random.default_rng(0)
-    d, width = bench.models.teacher.config.hidden_size, bench.models.encoder.width
     n = length // 2  # tokens that are read, after as many positions that are heard
     words = n // 2  # tokens that are heard
 
@@ -192,11 +192,11 @@ def made_up(bench: Bench, length: int) -> list[Example]:
         tokens = rng.integers(10, 4000, words + n + 1)
         offsets = [(j, j + 1) for j in range(words + n)]
         spans = [Span("speech", 0, words), Span("text", words, words + n)]
-        frames = rng.standard_normal((n * bench.stack, width)).astype(np.float16)
+        frames = rng.standard_normal((n * stack, width)).astype(np.float16)
         targets = torch.randn(n, d).to(torch.bfloat16).view(torch.int16).numpy()
         return Example(str(i), tokens, offsets, spans, [frames], targets)
 
-    return [example(i) for i in range(4)]
+    return [example(i) for i in range(texts)]
 
 
 def measured_apart(args: argparse.Namespace, mode: str, **changes: Any) -> tuple[float, float]:
