@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evidence.budgets import seconds_and_share
 from evidence.parts import ABLATED, DEFAULT, FOURTH, FULL, POOLS, UNIFORM
-from evidence.tables import NOTHING, Evidence, even, p_web, signed
+from evidence.tables import NOTHING, Evidence, again, even, p_web, signed
 
 
 def headline(found: Evidence) -> str:
@@ -18,6 +18,16 @@ def headline(found: Evidence) -> str:
             lines.append(
                 f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
                 f"({one.verdict}; {len(group.keys)} runs each)"
+            )
+    for covered, origin, uniform, default in again(found):
+        group = found.group(covered, DEFAULT)
+        one = found.difference(default, uniform, even())
+        if one and origin != group.keys[0][0]:
+            both = found.together([(d, u) for pool, _, u, d in again(found) if pool == covered], even())
+            lines.append(
+                f"- {covered} %, from another Stage I student, {default.uncovered:.0%} of whose chosen texts are new in place of "
+                f"{group.uncovered:.0%}: {signed(one)} ({one.verdict}; {len(default.keys)} runs each); "
+                f"together {signed(both)} ({both.verdict})"
             )
     quarter = found.group(ABLATED, DEFAULT, FOURTH)
     one = found.difference(quarter, found.group(ABLATED, UNIFORM), even())

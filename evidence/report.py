@@ -27,6 +27,7 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "fits": curves.fits,
         "selection": tables.selection,
         "by-domain": tables.by_domain,
+        "students": tables.students,
         "budgets": lambda found: shown("D by seconds of speech", "budgets", budgets.table(found)),
         "needs": budgets.needs,
         "choosing": tables.choosing,

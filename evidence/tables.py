@@ -67,6 +67,10 @@ class Group:
             first.setdefault(key[1], key)
         return [first[seed] for seed in sorted(first)]
 
+    def of(self, origin: str) -> Group:
+        """Those that go on from one Stage I student."""
+        return Group(self.label, {key: row for key, row in self.rows.items() if key[0] == origin})
+
     @property
     def seconds(self) -> float:
         """Of speech spent, the mean over runs."""
@@ -145,6 +149,11 @@ class Evidence:
         keys = group.shared(other)
         return self._estimate(group.d(keys, voice) - other.d(keys, voice), weights) if keys else None
 
+    def together(self, pairs: Sequence[tuple[Group, Group]], weights: dict[str, float]) -> Estimate:
+        """group − other over the runs of several pairs."""
+        less = [group.d(keys) - other.d(keys) for group, other in pairs for keys in [group.shared(other)]]
+        return self._estimate(np.concatenate(less), weights)
+
     def weighed(self, values: np.ndarray, weights: dict[str, float]) -> np.ndarray:
         """Values (..., texts) such that their plain mean is the domains' weighted one; a text that one of them lacks left out."""
         said = np.isfinite(values).reshape(-1, values.shape[-1]).all(0)
@@ -215,6 +224,35 @@ def by_domain(found: Evidence) -> str:
                 ]
             rows.append([f"{covered} %", group.label, *shown])
     return markdown(["covered", "arm", *DOMAINS], rows)
+
+
+def again(found: Evidence) -> list[tuple[int, str, Group, Group]]:
+    """(covered, Stage I student, uniform, the default) at the full budget, of every student that both went on from."""
+    pairs = []
+    for covered in POOLS:
+        uniform, default = (found.group(covered, strategy) for strategy in (UNIFORM, DEFAULT))
+        for origin in dict.fromkeys(key[0] for key in default.rows if key in uniform.rows):
+            pairs.append((covered, origin, uniform.of(origin), default.of(origin)))
+    return pairs
+
+
+def students(found: Evidence) -> str:
+    """What the default leans to and is worth, Stage I student by Stage I student."""
+    rows = []
+    for covered, origin, uniform, default in again(found):
+        before = np.array([found.students[origin]["D"]], float)
+        heard, unheard = (crossed(found.weighed(before, only(*d))).mean for d in ((COVERED,), UNCOVERED))
+        less = [signed(found.difference(default, uniform, w)) for w in (even(), p_web(covered))]
+        numbers = (f"{heard:.2f}", f"{unheard:.2f}", str(len(default.shared(uniform))), f"{default.uncovered:.0%}")
+        rows.append([f"{covered} %", f"`{origin}`", *numbers, f"{found.mean(uniform, even()).mean:.3f}", *less])
+    for covered in POOLS:
+        pairs = [(default, uniform) for pool, _, uniform, default in again(found) if pool == covered]
+        if len(pairs) > 1:
+            runs = str(sum(len(default.shared(uniform)) for default, uniform in pairs))
+            less = [signed(found.together(pairs, w)) for w in (even(), p_web(covered))]
+            rows.append([f"{covered} %", "all together", "–", "–", runs, "–", "–", *less])
+    head = ["covered", "Stage I student", f"its D: {COVERED}", "others", "runs", "uncovered", "D even by chance"]
+    return markdown([*head, "the default, − uniform", "D P_web, − uniform"], rows)
 
 
 def leans(found: Evidence, covered: int) -> list[tuple[Strategy, Group]]:

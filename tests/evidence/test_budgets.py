@@ -11,9 +11,10 @@ import pytest
 
 from evidence.analysis import Estimate
 from evidence.budgets import needs, reach, table
+from evidence.headline import headline
 from evidence.parts import ABLATED, BUDGETS, DEFAULT, IMPORTANCE, SEEDS, UNCERTAINTY, UNIFORM, Strategy
 from evidence.results import Results
-from evidence.tables import Evidence, even
+from evidence.tables import Evidence, even, students
 from evidence.texts import DOMAINS
 
 EACH = 8
@@ -29,7 +30,7 @@ def found(tmp_path: Path) -> Callable[..., Evidence]:
         domain = [d for d in DOMAINS for _ in range(EACH)]
         rng = np.random.default_rng(0)
         results.add("evaluation", {"domain": domain})
-        results.add("stage_one_students", {"stage_one": student, "covered": ABLATED, "asked": ASKED})
+        results.add("stage_one_students", {"stage_one": student, "covered": ABLATED, "asked": ASKED, "D": [2.0] * len(domain)})
         for strategy, d in of.items():
             for arm in (strategy.arm(ABLATED, budget, seed) for budget in BUDGETS for seed in SEEDS):
                 values = d(arm.budget) + rng.normal(0, noise, len(domain)) + rng.normal(0, noise)
@@ -90,3 +91,17 @@ def test_of_two_stage_one_students_the_one_that_most_go_on_from_speaks_and_the_o
     assert rows.difference(importance, uniform, even()) == pytest.approx((-0.1, -0.1, -0.1)), "not 1.9 - 5.0"
     starred = {line.split(" | ")[1] for line in table(rows).splitlines()[2:] if "*" in line}
     assert starred == {IMPORTANCE.label}
+
+
+def test_another_stage_one_student_stands_beside_the_first_and_not_in_its_place(found: Callable[..., Evidence]) -> None:
+    found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(1.9), IMPORTANCE: falling(2.0)}, "first")
+    rows = found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(2.0)}, "second")
+    by_student = [line.split(" | ") for line in students(rows).splitlines()[2:]]
+    assert [(cells[1], cells[4], cells[7][:6]) for cells in by_student] == [
+        ("`first`", "3", "-0.100"), ("`second`", "3", "+0.000"), ("all together", "6", "-0.050"),
+    ]  # fmt: skip
+    said = headline(rows).splitlines()
+    assert "-0.100" in said[0]
+    assert "from another Stage I student" in said[1]
+    assert "+0.000" in said[1]
+    assert "no difference" in said[1]
