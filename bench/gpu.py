@@ -74,8 +74,8 @@ def train(size: str, lm_training: str, args: argparse.Namespace) -> list[str]:
     student = new_student(StudentConfig(lm=size, lm_training=lm_training, **MIMI, **ADAPTER), teacher, seed=0)
     flop = flop_of_a_step(student, Reader(shape, ""), examples)
     positions = sum(e.positions(student.config.stack) for e in examples)
-    schedule = make_schedule({"natural": examples}, {"natural": 1.0}, WARM + args.steps + 1, args.texts, student.config.stack, 0)
     steps = WARM + args.steps + 1  # before the last one `stable` is saved
+    schedule = make_schedule({"natural": examples}, {"natural": 1.0}, steps, args.texts, student.config.stack, 0)
     recipe = Recipe(
         steps=steps, decay_steps=1, warmup_steps=1, batch_size=args.texts, accumulate=1, adapter_lr=1e-4, lm_lr=1e-5,
         weight_decay=0.1, bf16=True, save_steps=10**6, seed=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evidence.budgets import seconds_and_share
 from evidence.parts import ABLATED, DEFAULT, FOURTH, FULL, POOLS, UNIFORM
-from evidence.tables import NOTHING, Evidence, again, even, p_web, signed
+from evidence.tables import NOTHING, Evidence, again, even, p_web, signed, together
 
 
 def headline(found: Evidence) -> str:
@@ -23,7 +23,7 @@ def headline(found: Evidence) -> str:
         group = found.group(covered, DEFAULT)
         one = found.difference(default, uniform, even())
         if one and origin != group.keys[0][0]:
-            both = found.together([(d, u) for pool, _, u, d in again(found) if pool == covered], even())
+            both = together(found, covered, even())
             lines.append(
                 f"- {covered} %, from another Stage I student, {default.uncovered:.0%} of whose chosen texts are new in place of "
                 f"{group.uncovered:.0%}: {signed(one)} ({one.verdict}; {len(default.keys)} runs each); "

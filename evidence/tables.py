@@ -149,11 +149,6 @@ class Evidence:
         keys = group.shared(other)
         return self._estimate(group.d(keys, voice) - other.d(keys, voice), weights) if keys else None
 
-    def together(self, pairs: Sequence[tuple[Group, Group]], weights: dict[str, float]) -> Estimate:
-        """group − other over the runs of several pairs."""
-        less = [group.d(keys) - other.d(keys) for group, other in pairs for keys in [group.shared(other)]]
-        return self._estimate(np.concatenate(less), weights)
-
     def weighed(self, values: np.ndarray, weights: dict[str, float]) -> np.ndarray:
         """Values (..., texts) such that their plain mean is the domains' weighted one; a text that one of them lacks left out."""
         said = np.isfinite(values).reshape(-1, values.shape[-1]).all(0)
@@ -236,6 +231,13 @@ def again(found: Evidence) -> list[tuple[int, str, Group, Group]]:
     return pairs
 
 
+def together(found: Evidence, pool: int, weights: dict[str, float]) -> Estimate:
+    """The default − uniform, over the runs of all Stage I students that `again` lists of a pool."""
+    pairs = [(uniform, default, default.shared(uniform)) for covered, _, uniform, default in again(found) if covered == pool]
+    less = np.concatenate([default.d(keys) - uniform.d(keys) for uniform, default, keys in pairs])
+    return crossed(found.weighed(less, weights))
+
+
 def students(found: Evidence) -> str:
     """What the default leans to and is worth, Stage I student by Stage I student."""
     rows = []
@@ -246,11 +248,10 @@ def students(found: Evidence) -> str:
         numbers = (f"{heard:.2f}", f"{unheard:.2f}", str(len(default.shared(uniform))), f"{default.uncovered:.0%}")
         rows.append([f"{covered} %", f"`{origin}`", *numbers, f"{found.mean(uniform, even()).mean:.3f}", *less])
     for covered in POOLS:
-        pairs = [(default, uniform) for pool, _, uniform, default in again(found) if pool == covered]
-        if len(pairs) > 1:
-            runs = str(sum(len(default.shared(uniform)) for default, uniform in pairs))
-            less = [signed(found.together(pairs, w)) for w in (even(), p_web(covered))]
-            rows.append([f"{covered} %", "all together", "–", "–", runs, "–", "–", *less])
+        runs = [len(default.shared(uniform)) for pool, _, uniform, default in again(found) if pool == covered]
+        if len(runs) > 1:
+            less = [signed(together(found, covered, w)) for w in (even(), p_web(covered))]
+            rows.append([f"{covered} %", "all together", "–", "–", str(sum(runs)), "–", "–", *less])
     head = ["covered", "Stage I student", f"its D: {COVERED}", "others", "runs", "uncovered", "D even by chance"]
     return markdown([*head, "the default, − uniform", "D P_web, − uniform"], rows)
 
