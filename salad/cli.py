@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 DEBUG = False
 STOPPED = 130  # the shell's status for Ctrl+C; typer returns it in place of raising
+SAID = "\nstopped; nothing half-done is left, and the same command goes on"
 SIGNAL: int = signal.SIGINT  # what asked this process to stop
 
 ConfigPath = Annotated[Path, typer.Argument(help="A YAML configuration, e.g. configs/demo.yaml.")]
@@ -496,7 +497,8 @@ def _load(config: Path, overrides: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Entry point: one line for an error that the user can act on, 130 for Ctrl+C, 143 for SIGTERM."""
-    from salad.console import interrupted
+    from salad.console import interrupted, show_cursor
+    from salad.interrupts import end_within
 
     def interrupt(number: int, _: object) -> None:
         global SIGNAL
@@ -511,6 +513,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     sys.unraisablehook = swallowed  # a callback from C cannot raise; it would print a traceback
+    end_within(last_words=f"{show_cursor()}{SAID}\n")
     try:
         code = app(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as e:
@@ -526,7 +529,7 @@ def _explain(error: BaseException) -> int:
     from salad.console import errors, interrupted
 
     if interrupted.is_set() or isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        errors.print("\nstopped; nothing half-done is left, and the same command goes on")
+        errors.print(SAID)
         return 128 + SIGNAL
     usage = getattr(error, "format_message", None)
     if isinstance(error, SaladError):

@@ -71,6 +71,11 @@ def _count(done: float, total: float | None, unit: str) -> str:
     return f"{done:,.0f}{of} {unit}"
 
 
+def show_cursor() -> str:
+    """What brings back the cursor that a live bar hides: for an end that cannot wait for the bar's own."""
+    return "\x1b[?25h" if console.is_terminal else ""
+
+
 def stop_if_interrupted() -> None:
     """Raise KeyboardInterrupt once Ctrl+C was pressed, however often the first one got lost."""
     if interrupted.is_set():

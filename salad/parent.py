@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
 ORPHANED = 1.0  # seconds between looks at whether the parent is still there
 
 
-def end_with_parent() -> None:
-    """From now on this process ends once its parent is gone."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+def end_with_parent(end: Callable[[], object] = lambda: os._exit(1)) -> None:
+    """From now on this process ends once its parent is gone. end: how."""
+    threading.Thread(target=_watch, args=(os.getppid(), end), name="end with parent", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int, end: Callable[[], object]) -> None:
     while os.getppid() == parent:
         time.sleep(ORPHANED)
-    os._exit(1)
+    end()
 
 
 def lives(process: int) -> bool:

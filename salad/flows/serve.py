@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from salad.errors import SaladError
+from salad.interrupts import let_be
 
 if TYPE_CHECKING:
     from prefect.runner import Runner
@@ -48,6 +49,7 @@ def serve_deployments(limit: int = 1) -> None:
 
 def _end_with_flow_runs(runner: Runner) -> None:
     """SIGINT and SIGTERM end the flow runs too, and soon: where only this process had the signal, Prefect would wait for them."""
+    let_be()  # Prefect waits for what it tells the flow runs
     before = signal.getsignal(signal.SIGINT)
 
     def end(number: int, frame: FrameType | None) -> None:

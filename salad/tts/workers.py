@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from salad.errors import SaladError
+from salad.interrupts import put_off
 from salad.tts.takes import Job, Take
 from salad.tts.worker import Booth, attempt
 
@@ -143,7 +144,7 @@ class _Waiting:
     def takes(self, progress: Progress = lambda seconds: None) -> dict[str, Take]:
         done = False
         while not done:
-            with self._news:
+            with put_off(), self._news:
                 self._news.wait_for(lambda: self._error is not None or len(self._said) == len(self.jobs), TICK)
                 if self._error is not None:
                     raise self._error
@@ -228,6 +229,7 @@ class Workers:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
+    @put_off()
     def submit(self, jobs: Sequence[Job]) -> Ticket:
         ticket = _Waiting(jobs)
         with self._starting:
@@ -237,6 +239,7 @@ class Workers:
         self._tell(ticket)
         return ticket
 
+    @put_off()
     def close(self) -> None:
         if self._thread is not None:
             self._tell(None)

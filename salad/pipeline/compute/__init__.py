@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from salad.config import Needs
 from salad.errors import SaladError
+from salad.interrupts import put_off
 
 if TYPE_CHECKING:
     from salad.pipeline.models import Models
@@ -37,12 +38,14 @@ class Runner(ABC):
         self._waited_for: dict[int, Any] = {}
         return self
 
+    @put_off()
     def __exit__(self, *_: object) -> None:
         """Nobody waits for this stage's tasks any more."""
         for handle in self._waited_for.values():
             self.abandon(handle)
         self._waited_for.clear()
 
+    @put_off()
     def submit(self, function: Task, arguments: tuple[Any, ...], needs: Needs) -> Pending:
         handle = self.start(function, arguments, needs)
         self._waited_for[id(handle)] = handle
@@ -99,7 +102,7 @@ class Pending:
     def result(self, tick: Tick = lambda: None) -> Any:
         """Wait for it. SaladError when no worker can run it, however long one waits."""
         since, said = time.monotonic(), False
-        while not self._runner.ready(self._handle, TICK):
+        while not self._ready():
             tick()
             waited = time.monotonic() - since
             if waited < (GIVEN_UP if said else SAID):
@@ -116,10 +119,15 @@ class Pending:
 
     def drop(self) -> None:
         """Returns once it does not run, and never will: what it writes into may be moved away."""
-        if not self._runner.drop(self._handle):
-            while not self._runner.ready(self._handle, TICK):
-                pass
+        with put_off():
+            over = self._runner.drop(self._handle)
+        while not over:
+            over = self._ready()
         self._runner.settled(self._handle)
+
+    @put_off()
+    def _ready(self) -> bool:
+        return self._runner.ready(self._handle, TICK)
 
 
 def open_compute(models: Models) -> Runner:

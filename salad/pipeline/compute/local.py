@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from salad.config import Needs
+from salad.interrupts import put_off
 from salad.pipeline.compute import Runner, Task
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Local(Runner):
         super().__exit__()
         self.close()
 
+    @put_off()
     def close(self) -> None:
         if self._threads is not None:
             self._models.stopped.set()
@@ -70,11 +72,11 @@ def one_thread_each(n: int) -> ThreadPoolExecutor:
 
     threads = ThreadPoolExecutor(n, initializer=begin)
     nothing: Callable[[], None] = lambda: None  # noqa: E731
-    for _ in range(n):
-        threads.submit(nothing)
     try:
+        for _ in range(n):
+            threads.submit(nothing)
         started.wait()
-    except BaseException:  # Ctrl+C: threads that wait for ever would keep the process
+    except BaseException:  # threads that wait for ever would keep the process
         started.abort()
         raise
     torch.set_num_threads(before)

@@ -15,6 +15,7 @@ from typing import Any
 
 from salad.config import Config, Needs
 from salad.errors import SaladError
+from salad.interrupts import put_off
 from salad.pipeline.compute import DEATHS, Runner, Task
 from salad.pipeline.compute.task import Job, Outcome, job_of, unwrapped
 
@@ -42,6 +43,7 @@ class Processes(Runner):
     def drop(self, handle: Future[Outcome]) -> bool:
         return handle.cancel()
 
+    @put_off()
     def __exit__(self, *_: object) -> None:
         running = [h for h in self._waited_for.values() if not h.cancel() and not h.done()]
         if running:
@@ -50,6 +52,7 @@ class Processes(Runner):
             self._stopping = False
         self._waited_for.clear()
 
+    @put_off()
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._stop()
