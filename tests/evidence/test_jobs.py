@@ -33,7 +33,8 @@ def test_when_we_are_stopped_they_are_too(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("subprocess.Popen.wait", interrupted)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        side_by_side([sys.executable, "-c", "import time; time.sleep(120)"], 2)
+        # under `nohup make test &` processes are born deaf to Ctrl+C
+        side_by_side(["env", "--default-signal=INT", sys.executable, "-c", "import time; time.sleep(120)"], 2)
     assert time.monotonic() - started < 60
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("relay")]
 
