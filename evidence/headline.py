@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from evidence.budgets import seconds_and_share
 from evidence.parts import ABLATED, DEFAULT, FOURTH, FULL, POOLS, UNIFORM
-from evidence.tables import NOTHING, Evidence, again, even, p_web, signed, together
+from evidence.students import again, together
+from evidence.tables import NOTHING, Evidence, even, p_web, signed
 
 
 def headline(found: Evidence) -> str:
@@ -23,7 +24,7 @@ def headline(found: Evidence) -> str:
         group = found.group(covered, DEFAULT)
         one = found.difference(default, uniform, even())
         if one and origin != group.keys[0][0]:
-            both = together(found, covered, even())
+            both = together(found, [pair for pair in again(found) if pair[0] == covered], even())
             lines.append(
                 f"- {covered} %, from another Stage I student, {default.uncovered:.0%} of whose chosen texts are new in place of "
                 f"{group.uncovered:.0%}: {signed(one)} ({one.verdict}; {len(default.keys)} runs each); "

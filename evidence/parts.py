@@ -98,13 +98,17 @@ def ablated(key: str, value: Any) -> Strategy:
     return Strategy(f"`{key}: {value}`", DEFAULT.selector, (*kept, (key, value)))
 
 
+# How many of the 24 clusters P_target amounts to is told, whatever D's spread.
+TOLD = (ablated("select.target_ess", 12.0), ablated("select.target_ess", 4.0))
+TOLD_OF = ((ABLATED, FULL), (ABLATED, FOURTH), *((pool, FULL) for pool in POOLS if pool != ABLATED))
+
 # From little to all: the larger γ is, the more P_target is of the clusters with the highest D.
 LEANS = (
     ablated("select.gamma", 1.0),
     ablated("select.gamma", 2.5),
     DEFAULT,
     ablated("select.gamma", 10.0),
-    ablated("select.target_ess", 4.0),
+    TOLD[-1],
     UNCERTAINTY,
 )
 
@@ -114,6 +118,13 @@ def leaning() -> Iterator[Arm]:
     for pool, strategies in ((POOLS[0], LEANS), (POOLS[-1], LEANS[LEANS.index(DEFAULT) : -1])):
         for seed in SEEDS:
             yield from (strategy.arm(pool, FOURTH, seed) for strategy in (UNIFORM, *strategies))
+
+
+def told() -> Iterator[Arm]:
+    """Leans that do not hang on how D is spread, beside the default's, which does."""
+    for pool, budget in TOLD_OF:
+        for seed in SEEDS:
+            yield from (strategy.arm(pool, budget, seed) for strategy in (UNIFORM, DEFAULT, TOLD[0]))
 
 
 def ablations() -> Iterator[Arm]:
@@ -135,4 +146,12 @@ def cost() -> Iterator[Arm]:
     yield from (strategy.arm(ABLATED, FULL, ALONE) for strategy in COSTED)
 
 
-PARTS = {"selection": selection, "leaning": leaning, "rounds": rounds, "longer": longer, "ablations": ablations, "cost": cost}
+PARTS = {
+    "selection": selection,
+    "leaning": leaning,
+    "told": told,
+    "rounds": rounds,
+    "longer": longer,
+    "ablations": ablations,
+    "cost": cost,
+}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from evidence import budgets, curves, headline, plots, tables
+from evidence import budgets, curves, headline, plots, students, tables
 from evidence.results import PUBLISHED, Results
 from evidence.tables import NOTHING, Evidence
 
@@ -27,7 +27,8 @@ def blocks() -> dict[str, Callable[[Evidence], str]]:
         "fits": curves.fits,
         "selection": tables.selection,
         "by-domain": tables.by_domain,
-        "students": tables.students,
+        "students": students.students,
+        "told": students.told,
         "budgets": lambda found: shown("D by seconds of speech", "budgets", budgets.table(found)),
         "needs": budgets.needs,
         "choosing": tables.choosing,

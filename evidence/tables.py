@@ -221,41 +221,6 @@ def by_domain(found: Evidence) -> str:
     return markdown(["covered", "arm", *DOMAINS], rows)
 
 
-def again(found: Evidence) -> list[tuple[int, str, Group, Group]]:
-    """(covered, Stage I student, uniform, the default) at the full budget, of every student that both went on from."""
-    pairs = []
-    for covered in POOLS:
-        uniform, default = (found.group(covered, strategy) for strategy in (UNIFORM, DEFAULT))
-        for origin in dict.fromkeys(key[0] for key in default.rows if key in uniform.rows):
-            pairs.append((covered, origin, uniform.of(origin), default.of(origin)))
-    return pairs
-
-
-def together(found: Evidence, pool: int, weights: dict[str, float]) -> Estimate:
-    """The default − uniform, over the runs of all Stage I students that `again` lists of a pool."""
-    pairs = [(uniform, default, default.shared(uniform)) for covered, _, uniform, default in again(found) if covered == pool]
-    less = np.concatenate([default.d(keys) - uniform.d(keys) for uniform, default, keys in pairs])
-    return crossed(found.weighed(less, weights))
-
-
-def students(found: Evidence) -> str:
-    """What the default leans to and is worth, Stage I student by Stage I student."""
-    rows = []
-    for covered, origin, uniform, default in again(found):
-        before = np.array([found.students[origin]["D"]], float)
-        heard, unheard = (crossed(found.weighed(before, only(*d))).mean for d in ((COVERED,), UNCOVERED))
-        less = [signed(found.difference(default, uniform, w)) for w in (even(), p_web(covered))]
-        numbers = (f"{heard:.2f}", f"{unheard:.2f}", str(len(default.shared(uniform))), f"{default.uncovered:.0%}")
-        rows.append([f"{covered} %", f"`{origin}`", *numbers, f"{found.mean(uniform, even()).mean:.3f}", *less])
-    for covered in POOLS:
-        runs = [len(default.shared(uniform)) for pool, _, uniform, default in again(found) if pool == covered]
-        if len(runs) > 1:
-            less = [signed(together(found, covered, w)) for w in (even(), p_web(covered))]
-            rows.append([f"{covered} %", "all together", "–", "–", str(sum(runs)), "–", "–", *less])
-    head = ["covered", "Stage I student", f"its D: {COVERED}", "others", "runs", "uncovered", "D even by chance"]
-    return markdown([*head, "the default, − uniform", "D P_web, − uniform"], rows)
-
-
 def leans(found: Evidence, covered: int) -> list[tuple[Strategy, Group]]:
     """Those that are measured, from little to all; none where there is nothing to compare."""
     measured = list(found.measured(covered, LEANS, FOURTH))

