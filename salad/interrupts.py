@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 GRACE = 6.0  # seconds for a process that was told to stop to end by itself
 
@@ -72,5 +72,6 @@ def _watch(told: socket.socket, seconds: float, last_words: bytes) -> None:
     while number not in (signal.SIGINT, signal.SIGTERM):
         number = told.recv(1)[0]
     time.sleep(seconds)
-    os.write(2, last_words)
+    with suppress(OSError):  # nobody reads it
+        os.write(2, last_words)
     os._exit(128 + number)

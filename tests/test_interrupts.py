@@ -149,15 +149,20 @@ def test_ctrl_c_at_any_step_of_a_hand_over_leaves_nobody_waiting(work: str) -> N
     assert statuses.count(130) > 150  # the rest were through before: how often a wait looks up differs
 
 
+@pytest.mark.parametrize("read", [True, False])
 @pytest.mark.parametrize("sent", BOTH)
-def test_a_command_that_no_exception_ends_is_ended(sent: signal.Signals) -> None:
+def test_a_command_that_no_exception_ends_is_ended(sent: signal.Signals, read: bool) -> None:
+    """read: by somebody, what it says."""
     with subprocess.Popen(
         [sys.executable, "-c", STUCK], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
+        assert process.stderr
         assert process.stdout.readline() == "stuck\n"
+        if not read:
+            process.stderr.close()
         began = time.monotonic()
         os.kill(process.pid, sent)
-        _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (128 + sent, f"{SAID}\n")
-    assert time.monotonic() - began >= 0.3
+        assert process.wait(60) == 128 + sent
+        assert time.monotonic() - began >= 0.3
+        assert not read or process.stderr.read() == f"{SAID}\n"
