@@ -44,3 +44,4 @@ def test_no_two_arms_share_a_name_and_none_is_measured_twice() -> None:
     measured = [(row["arm"], row["stage_one"]) for row in Results().rows("arms")]
     assert len(measured) == len(set(measured))
     assert {name for name, _ in measured} <= names
+    assert f"{len(names)} arms" in PAGES[0].read_text(encoding="utf-8"), "how many `make reproduce` takes"
