@@ -20,11 +20,13 @@ def headline(found: Evidence) -> str:
                 f"- {covered} % of the pool covered: D {before:.3f} by chance, {signed(one)} by choosing "
                 f"({one.verdict}; {len(group.keys)} runs each)"
             )
-    for covered, origin, uniform, default in again(found):
-        group = found.group(covered, DEFAULT)
-        one = found.difference(default, uniform, even())
-        if one and origin != group.keys[0][0]:
-            both = together(found, [pair for pair in again(found) if pair[0] == covered], even())
+    for covered in POOLS:
+        group, pairs = found.group(covered, DEFAULT), again(found, covered)
+        for pair in pairs:
+            origin, _, default = pair
+            if origin == group.keys[0][0]:
+                continue
+            one, both = (together(found, of, even()) for of in ([pair], pairs))
             lines.append(
                 f"- {covered} %, from another Stage I student, {default.uncovered:.0%} of whose chosen texts are new in place of "
                 f"{group.uncovered:.0%}: {signed(one)} ({one.verdict}; {len(default.keys)} runs each); "

@@ -99,7 +99,8 @@ def ablated(key: str, value: Any) -> Strategy:
 
 
 # How many of the 24 clusters P_target amounts to is told, whatever D's spread.
-TOLD = (ablated("select.target_ess", 12.0), ablated("select.target_ess", 4.0))
+HALF, SIXTH = ablated("select.target_ess", 12.0), ablated("select.target_ess", 4.0)
+TOLD = (HALF, SIXTH)
 TOLD_OF = ((ABLATED, FULL), (ABLATED, FOURTH), *((pool, FULL) for pool in POOLS if pool != ABLATED))
 
 # From little to all: the larger γ is, the more P_target is of the clusters with the highest D.
@@ -108,7 +109,7 @@ LEANS = (
     ablated("select.gamma", 2.5),
     DEFAULT,
     ablated("select.gamma", 10.0),
-    TOLD[-1],
+    SIXTH,
     UNCERTAINTY,
 )
 
@@ -124,7 +125,7 @@ def told() -> Iterator[Arm]:
     """Leans that do not hang on how D is spread, beside the default's, which does."""
     for pool, budget in TOLD_OF:
         for seed in SEEDS:
-            yield from (strategy.arm(pool, budget, seed) for strategy in (UNIFORM, DEFAULT, TOLD[0]))
+            yield from (strategy.arm(pool, budget, seed) for strategy in (UNIFORM, DEFAULT, HALF))
 
 
 def ablations() -> Iterator[Arm]:

@@ -227,6 +227,11 @@ def leans(found: Evidence, covered: int) -> list[tuple[Strategy, Group]]:
     return measured if len(measured) > 1 and found.group(covered, UNIFORM, FOURTH).rows else []
 
 
+def lean(strategy: Strategy) -> str:
+    """What stands for P_target in a table."""
+    return "γ = 5, the default" if strategy == DEFAULT else strategy.label
+
+
 def leaning(found: Evidence) -> str:
     """How far P_target leans towards the highest D, and what it is worth by either weighing, at a quarter of the full budget."""
     rows = []
@@ -234,8 +239,7 @@ def leaning(found: Evidence) -> str:
         uniform = found.group(covered, UNIFORM, FOURTH)
         for strategy, group in leans(found, covered):
             less = [signed(found.difference(group, uniform, w)) for w in (even(), p_web(covered), *map(only, DOMAINS))]
-            label = "γ = 5, the default" if strategy == DEFAULT else strategy.label
-            rows.append([f"{covered} %", label, str(len(group.keys)), f"{group.uncovered:.0%}", *less])
+            rows.append([f"{covered} %", lean(strategy), str(len(group.keys)), f"{group.uncovered:.0%}", *less])
     return markdown(["covered", "P_target", "runs", "uncovered", "D even, − uniform", "D P_web, − uniform", *DOMAINS], rows)
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from salad.interrupts import let_be
+
 pytest_plugins = ["tests.browser", "tests.faults.table"]
 
 settings.register_profile("same", derandomize=True, deadline=None)  # the same examples in every run, however busy the machine
@@ -80,7 +82,7 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-    signal.set_wakeup_fd(-1)
+    let_be()
 
 
 @pytest.fixture

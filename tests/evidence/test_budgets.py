@@ -12,7 +12,7 @@ import pytest
 from evidence.analysis import Estimate
 from evidence.budgets import needs, reach, table
 from evidence.headline import headline
-from evidence.parts import ABLATED, BUDGETS, DEFAULT, IMPORTANCE, SEEDS, TOLD, UNCERTAINTY, UNIFORM, Strategy
+from evidence.parts import ABLATED, BUDGETS, DEFAULT, HALF, IMPORTANCE, SEEDS, UNCERTAINTY, UNIFORM, Strategy
 from evidence.results import Results
 from evidence.students import students, told
 from evidence.tables import Evidence, even
@@ -109,14 +109,14 @@ def test_another_stage_one_student_stands_beside_the_first_and_not_in_its_place(
 
 
 def test_a_told_lean_is_compared_student_by_student_with_the_chance_of_that_budget(found: Callable[..., Evidence]) -> None:
-    found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(1.9), TOLD[0]: falling(1.8)}, "first")
-    rows = found(0.0, {UNIFORM: falling(3.0), TOLD[0]: falling(2.9)}, "second")
+    found(0.0, {UNIFORM: falling(2.0), DEFAULT: falling(1.9), HALF: falling(1.8)}, "first")
+    rows = found(0.0, {UNIFORM: falling(3.0), HALF: falling(2.9)}, "second")
     shown = [line.strip("| ").split(" | ") for line in told(rows).splitlines()[2:]]
     expected = [
         ("γ = 5, the default", "`first`", "3", "-0.100", "–"),
-        (TOLD[0].label, "`first`", "3", "-0.200", "-0.100"),
-        (TOLD[0].label, "`second`", "3", "-0.100", "–"),
-        (TOLD[0].label, "all together", "6", "-0.150", "-0.100"),
+        (HALF.label, "`first`", "3", "-0.200", "-0.100"),
+        (HALF.label, "`second`", "3", "-0.100", "–"),
+        (HALF.label, "all together", "6", "-0.150", "-0.100"),
     ]
     assert [(cells[0], cells[1], *cells[2:5], cells[6][:6], cells[7][:6]) for cells in shown] == [
         ("80 %", budget, *row) for budget in ("1,600", "400") for row in expected
